@@ -1,0 +1,1 @@
+"""The media plane: all calls' sound as rows of arrays, moved on by one tick."""

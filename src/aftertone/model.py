@@ -1,0 +1,248 @@
+"""The words of the house as values: mailbox, envelope, message, and the one table of legal message states.
+
+Owns: value types that travel between packages, and their JSON forms where a journal or snapshot stores them. Refuses to
+know: how anything is stored, sent or shown.
+
+Theory of operation: everything here is frozen and comparable. Ids are UUIDv7 (RFC 9562 section 5.7): minted once, when
+the call begins, and the key of a message for ever; nothing is identified by its position or its file name.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+from aftertone.errors import StateError
+
+
+def mint_id(unix_ms: int, entropy: bytes) -> UUID:
+    """Make a UUIDv7 from a wall clock in milliseconds and 10 bytes of entropy.
+
+    The clock only makes ids roughly sortable; uniqueness rests on the entropy, so a clock that is wrong costs order in
+    listings and nothing else. Raises ValueError when ``entropy`` is not 10 bytes long. Spec: RFC 9562 section 5.7.
+    """
+    if len(entropy) != 10:
+        raise ValueError("a UUIDv7 takes exactly 10 bytes of entropy")
+    value = (unix_ms & (2**48 - 1)) << 80 | int.from_bytes(entropy, "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return UUID(int=value)
+
+
+class Kind(enum.StrEnum):
+    """What a finished recording turned out to be."""
+
+    MESSAGE = "message"
+    HANGUP = "hangup"
+
+
+class State(enum.StrEnum):
+    """Where a message stands with its owner."""
+
+    NEW = "new"
+    HEARD = "heard"
+    DELETED = "deleted"
+
+
+class Action(enum.StrEnum):
+    """What somebody may ask of a message."""
+
+    HEAR = "heard"
+    UNHEAR = "unheard"
+    DELETE = "delete"
+    RESTORE = "restore"
+
+
+TRANSITIONS: Final[Mapping[tuple[State, Action], State]] = {
+    (State.NEW, Action.HEAR): State.HEARD,
+    (State.HEARD, Action.HEAR): State.HEARD,
+    (State.HEARD, Action.UNHEAR): State.NEW,
+    (State.NEW, Action.UNHEAR): State.NEW,
+    (State.NEW, Action.DELETE): State.DELETED,
+    (State.HEARD, Action.DELETE): State.DELETED,
+    (State.DELETED, Action.DELETE): State.DELETED,
+    (State.DELETED, Action.RESTORE): State.NEW,
+    (State.NEW, Action.RESTORE): State.NEW,
+    (State.HEARD, Action.RESTORE): State.HEARD,
+}
+"""Every legal step. Restoring gives back whichever of NEW and HEARD the message had: see ``next_state``."""
+
+
+def next_state(state: State, action: Action, *, heard_before: bool) -> State:
+    """Return the state after ``action``; asking again for what already holds changes nothing.
+
+    ``heard_before`` says whether the message had been heard when it was deleted. Raises StateError for a step that the
+    table does not have.
+    """
+    if state is State.DELETED and action is Action.RESTORE:
+        return State.HEARD if heard_before else State.NEW
+    try:
+        return TRANSITIONS[state, action]
+    except KeyError:
+        raise StateError(f"a message that is {state.value!r} cannot be asked to {action.value!r}") from None
+
+
+class EndReason(enum.StrEnum):
+    """Why an answered call ended. The journal stores these words: add, never rename."""
+
+    CALLER_HUNG_UP = "caller_hung_up"
+    KEY = "key"
+    SILENCE = "silence"
+    TONE = "tone"
+    LONGEST = "longest"
+    NO_ACK = "no_ack"
+    SHUTDOWN = "shutdown"
+    STORAGE = "storage"
+    CUT_OFF = "cut_off"
+
+
+class Codec(enum.StrEnum):
+    """The voice codecs the machine speaks."""
+
+    PCMU = "PCMU"
+    PCMA = "PCMA"
+    G722 = "G722"
+    OPUS = "opus"
+
+
+SAMPLE_RATE_HZ: Final[Mapping[Codec, int]] = {
+    Codec.PCMU: 8000,
+    Codec.PCMA: 8000,
+    Codec.G722: 16000,
+    Codec.OPUS: 48000,
+}
+"""Rate of the decoded audio."""
+
+CLOCK_RATE_HZ: Final[Mapping[Codec, int]] = {
+    Codec.PCMU: 8000,
+    Codec.PCMA: 8000,
+    Codec.G722: 8000,
+    Codec.OPUS: 48000,
+}
+"""Rate of RTP timestamps, which is not the sample rate: G.722 counts 8000 for 16000 samples (RFC 3551 section 4.5.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who called, as claimed by the signalling. A number that a caller can forge never opens anything."""
+
+    number: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadType:
+    """One RTP payload type as negotiated: what its number means during this call."""
+
+    number: int
+    name: str
+    """A ``Codec`` value, ``telephone-event`` or ``CN``."""
+    clock_rate_hz: int
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Everything known about a call when it is answered; the journal's begin record holds it as JSON."""
+
+    id: UUID
+    mailbox: str
+    caller: Caller
+    started_unix_ms: int
+    """Wall clock when the call was answered; an annotation, never a key."""
+    codec: str
+    payload_types: tuple[PayloadType, ...]
+    mailbox_reason: str = ""
+    """Why this mailbox: which header or rule chose it."""
+    forwarded: bool = False
+    call_id: str = ""
+    request_uri: str = ""
+    peer: str = ""
+    """Signalling address of the peer, ``host:port``."""
+
+    def to_json(self) -> dict[str, object]:
+        """Return the form that the journal and the audio files store (version 1)."""
+        return {
+            "v": 1,
+            "id": str(self.id),
+            "mailbox": self.mailbox,
+            "caller": {"number": self.caller.number, "name": self.caller.name},
+            "started_unix_ms": self.started_unix_ms,
+            "codec": self.codec,
+            "payload_types": [[p.number, p.name, p.clock_rate_hz] for p in self.payload_types],
+            "mailbox_reason": self.mailbox_reason,
+            "forwarded": self.forwarded,
+            "call_id": self.call_id,
+            "request_uri": self.request_uri,
+            "peer": self.peer,
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, object]) -> Envelope:
+        """Read what ``to_json`` wrote; unknown keys are ignored, missing ones take their defaults.
+
+        Raises KeyError, TypeError or ValueError on data that no version wrote.
+        """
+        caller = data.get("caller")
+        caller_map: Mapping[str, object] = caller if isinstance(caller, dict) else {}
+        types = data.get("payload_types")
+        started = data["started_unix_ms"]
+        if not isinstance(started, int) or not isinstance(types, list):
+            raise ValueError("not an envelope")
+        return Envelope(
+            id=UUID(str(data["id"])),
+            mailbox=str(data["mailbox"]),
+            caller=Caller(str(caller_map.get("number", "")), str(caller_map.get("name", ""))),
+            started_unix_ms=started,
+            codec=str(data["codec"]),
+            payload_types=tuple(PayloadType(int(n), str(name), int(rate)) for n, name, rate in types),
+            mailbox_reason=str(data.get("mailbox_reason", "")),
+            forwarded=bool(data.get("forwarded", False)),
+            call_id=str(data.get("call_id", "")),
+            request_uri=str(data.get("request_uri", "")),
+            peer=str(data.get("peer", "")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """A mailbox as the line sees it in its snapshot."""
+
+    name: str
+    rings: int | None = None
+    """Rings before answering; None takes ``calls.rings``."""
+    greeting: str | None = None
+    """File name of the owner's greeting inside the snapshot folder, or None for the default greeting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One delivered recording, as the catalog knows it."""
+
+    id: UUID
+    mailbox: str
+    kind: Kind
+    state: State
+    caller: Caller
+    started_unix_ms: int
+    duration_ms: int
+    """What a listener hears as the message: trailing silence or tone that ended the call is not counted."""
+    audio_ms: int
+    """Length of the stored audio, which is never trimmed."""
+    cut_off: bool
+    codec: str
+    sample_rate_hz: int
+    lost_packets: int
+    end_reason: EndReason
+    blob: str
+    """Key of the audio in the blob store; empty when a hang-up brought no audio."""
+    blob_sha256: str
+    blob_bytes: int
+    mailbox_reason: str = ""
+    forwarded: bool = False
+    delivered_unix_ms: int = 0
+    heard_unix_ms: int | None = None
+    notes: tuple[str, ...] = field(default=())
+    """Facts about the delivery worth showing: damaged journal, codec changed, clock not trusted."""

@@ -1,0 +1,1 @@
+"""The conversation with a caller, and what the line knows about mailboxes."""

@@ -1,0 +1,138 @@
+"""The directory: what the line knows about mailboxes and greetings, from its own disk.
+
+Owns: the snapshot's file format, reading it, publishing it whole. Refuses to know: the catalog it was made from.
+
+Theory of operation: the desk publishes ``directory.json`` beside the greetings it names: files first, each synced, then
+the new snapshot under a temporary name, synced, renamed, the folder synced. So a reader sees the old machine or the new
+one, never half of one, also after a power cut. The line keeps the last snapshot it could read and goes on with that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from aftertone.errors import DamagedError, StorageError
+from aftertone.model import Mailbox
+
+FILE: Final = "directory.json"
+GREETINGS: Final = "greetings"
+VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """All mailboxes of the machine at one moment."""
+
+    version: int = 0
+    default_mailbox: str = "main"
+    mailboxes: Mapping[str, Mailbox] = field(default_factory=lambda: {"main": Mailbox("main")})
+
+    def find(self, user: str) -> tuple[Mailbox, str] | None:
+        """Return the mailbox for the user part of a request URI and the reason, or None when there is none (404).
+
+        Names match whatever their case. A machine with a single mailbox takes every call for it, because a provider
+        rings us under a number that we never heard of.
+        """
+        for name, mailbox in self.mailboxes.items():
+            if name.casefold() == user.casefold():
+                return mailbox, "request URI"
+        default = self.mailboxes.get(self.default_mailbox)
+        if default is not None and (not user or len(self.mailboxes) == 1):
+            return default, "default mailbox"
+        return None
+
+
+def to_json(directory: Directory) -> str:
+    """Return the snapshot's text."""
+    boxes = [{"name": m.name, "rings": m.rings, "greeting": m.greeting} for m in directory.mailboxes.values()]
+    value = {
+        "v": VERSION,
+        "version": directory.version,
+        "default_mailbox": directory.default_mailbox,
+        "mailboxes": boxes,
+    }
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
+def from_json(text: str) -> Directory:
+    """Read a snapshot. Raises DamagedError when it is none, or of a version that this program does not know."""
+    try:
+        value = json.loads(text)
+        if value["v"] != VERSION:
+            raise DamagedError(f"the directory has format version {value['v']}; this program reads {VERSION}")
+        boxes = [Mailbox(str(m["name"]), m.get("rings"), m.get("greeting")) for m in value["mailboxes"]]
+        if not all(_plain(m) for m in boxes):
+            raise DamagedError("the directory names a greeting outside its folder or a malformed ring count")
+        return Directory(int(value["version"]), str(value["default_mailbox"]), {m.name: m for m in boxes})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"the directory is not readable: {error!r}") from None
+
+
+def _plain(mailbox: Mailbox) -> bool:
+    greeting_ok = mailbox.greeting is None or (isinstance(mailbox.greeting, str) and "/" not in mailbox.greeting)
+    return greeting_ok and (mailbox.rings is None or (isinstance(mailbox.rings, int) and 0 <= mailbox.rings <= 20))
+
+
+def read(folder: Path) -> Directory:
+    """Read the snapshot in ``folder``. Raises StorageError when there is none, DamagedError when it is not readable."""
+    try:
+        return from_json((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageError(f"cannot read {folder / FILE}: {error}") from None
+
+
+def publish(folder: Path, directory: Directory, greetings: Mapping[str, bytes]) -> None:
+    """Write ``greetings`` (file name to FLAC bytes) that are not there yet, then the snapshot. Durable on return.
+
+    Greetings that the new snapshot no longer names are removed afterwards. Raises StorageError; then the old snapshot holds.
+    """
+    try:
+        for path in (folder, folder / GREETINGS):
+            if not path.is_dir():
+                path.mkdir(parents=True, exist_ok=True)
+                _sync_folder(path.parent)
+        for name, content in greetings.items():
+            target = folder / GREETINGS / name
+            if not target.exists() or target.stat().st_size != len(content):
+                _write_whole(target, content)
+        _write_whole(folder / FILE, to_json(directory).encode())
+        _forget(folder / GREETINGS, (m.greeting for m in directory.mailboxes.values()))
+    except OSError as error:
+        raise StorageError(f"cannot publish the directory in {folder}: {error}") from None
+
+
+def _forget(folder: Path, named: Iterable[str | None]) -> None:
+    keep = set(named)
+    for path in folder.iterdir():
+        if path.name not in keep:
+            # A reader that is just opening it keeps the file; one that comes later has the new snapshot.
+            path.unlink(missing_ok=True)
+
+
+def _write_whole(target: Path, content: bytes) -> None:
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,83 @@
+"""Settings: defaults, file, environment, and errors that name what to change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aftertone import config
+from aftertone.errors import ConfigError
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    settings = config.load(None, {})
+    assert (settings.sip.port, settings.web.host, settings.web.port) == (5060, "127.0.0.1", 8080)
+    assert str(settings.rtp.ports) == "10000-19999"
+    assert (settings.calls.rings, settings.calls.silence_s, settings.calls.longest_s) == (3, 10.0, 600.0)
+
+
+def test_environment_wins_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "aftertone.toml"
+    file.write_text("[sip]\nport = 5070\n[calls]\nrings = 1\n")
+    settings = config.load(file, {"AFTERTONE_SIP__PORT": "5080", "AFTERTONE_RTP__PORTS": "20000-20100"})
+    assert (settings.sip.port, settings.calls.rings, settings.rtp.ports.last) == (5080, 1, 20100)
+
+
+@pytest.mark.parametrize(
+    ("environment", "parts"),
+    [
+        ({"AFTERTONE_SIP__PRT": "1"}, ["AFTERTONE_SIP__PRT", "sip.prt", "'port'"]),
+        ({"AFTERTONE_SIPP__PORT": "1"}, ["'sipp'", "'sip'"]),
+        ({"AFTERTONE_SIP__PORT": "70000"}, ["sip.port", "AFTERTONE_SIP__PORT", "65535", "'70000'"]),
+        ({"AFTERTONE_RTP__PORTS": "7"}, ["rtp.ports", "first-last"]),
+        ({"AFTERTONE_RTP__PORTS": "20000-10000"}, ["rtp.ports", "below"]),
+        ({"AFTERTONE_CALLS__RINGS": "many"}, ["calls.rings", "integer"]),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_source_and_the_nearest(
+    environment: dict[str, str], parts: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.load(None, environment)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("[sip]\nprot = 1\n", "'port'"),
+        ("sip = 1\n", "[sip]"),
+        ("[sip\n", "not valid TOML"),
+        ("[spi]\nport=1\n", "'sip'"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, text: str, part: str) -> None:
+    file = tmp_path / "aftertone.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        config.load(file, {})
+    assert part in str(caught.value)
+    assert str(file) in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read .*nowhere\.toml"):
+        config.load(tmp_path / "nowhere.toml", {})
+
+
+def test_the_example_and_the_shown_settings_load_as_the_defaults(tmp_path: Path) -> None:
+    defaults = config.load(None, {})
+    for text in (config.example(), config.show(defaults)):
+        file = tmp_path / "a.toml"
+        file.write_text(text)
+        assert config.load(file, {}) == defaults
+
+
+def test_names_of_the_folders_are_no_settings() -> None:
+    assert config.load(None, {"AFTERTONE_DATA": "/x", "AFTERTONE_CONFIG": "y"}) == config.load(None, {})
+
+
+def test_host_names_by_environment_are_a_list() -> None:
+    assert config.load(None, {"AFTERTONE_WEB__NAMES": "a.example, b.example"}).web.names == ("a.example", "b.example")

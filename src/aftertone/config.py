@@ -64,7 +64,6 @@ class Sip(_Section):
         description="Address to listen on. 0.0.0.0 is every IPv4 interface, :: every interface.",
     )
     port: Port = Field(default=5060, description="UDP and TCP port for SIP. 0 takes any free port.")
-    tcp: bool = Field(default=True, description="Listen on TCP as well as UDP.")
     public_address: str = Field(
         default="", description="Address to put into SIP and SDP when a router translates ours."
     )

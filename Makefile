@@ -1,0 +1,59 @@
+# Two commands for newcomers: make run, make test. The others are for those who change Aftertone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help run test check lint types arrows fmt crash bench clean
+help:            ## this list
+	@grep -E '^[a-z]+: .*## |^[a-z]+:  *## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(VENV)/installed: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit("Aftertone needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make run PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing Aftertone into $(VENV) (once; about half a minute) ..."
+	@$(PIP) install --quiet --requirement requirements.lock
+	@$(PIP) install --quiet --no-deps --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.lock
+	@echo "Installing what the tests need ..."
+	@$(PIP) install --quiet --requirement requirements-dev.lock
+	@touch $@
+
+run: $(VENV)/installed   ## install into .venv and start the answering machine
+	@exec $(BIN)/aftertone serve $(ARGS)
+
+test: $(VENV)/installed-dev   ## every test that this machine can run; prints why it skipped any
+	@$(BIN)/pytest $(ARGS)
+
+check: lint types arrows test   ## what CI runs
+
+lint: $(VENV)/installed-dev
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/deptry src
+
+types: $(VENV)/installed-dev
+	@$(BIN)/mypy
+
+arrows: $(VENV)/installed-dev
+	@$(BIN)/lint-imports
+
+fmt: $(VENV)/installed-dev   ## format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+crash: $(VENV)/installed-dev   ## 200 random kills of the real program in a row: no message may be lost
+	@$(BIN)/python -m tests.crash.kills $(ARGS)
+
+bench: $(VENV)/installed-dev   ## packets per second and CPU per call-minute, beside the goals
+	@$(BIN)/python bench/recordings.py $(ARGS)
+
+lock: $(VENV)/installed-dev   ## write the lock files again from pyproject.toml
+	@$(PIP) install --quiet uv
+	@$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --upgrade -q --no-header -o requirements.lock
+	@$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 -q --no-header -c requirements.lock -o requirements-dev.lock
+
+clean:           ## remove what was installed and cached; never the data folder
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,99 @@
+"""``aftertone mailbox``: add, list, show, greeting."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from aftertone.cli.client import desk
+from aftertone.cli.options import DEFAULT_DATA, Config, Data, Json
+from aftertone.errors import NotFoundError
+
+app = typer.Typer(help="Mailboxes and their greetings.", no_args_is_help=True)
+greeting_app = typer.Typer(help="What callers of a mailbox hear.", no_args_is_help=True)
+app.add_typer(greeting_app, name="greeting")
+
+Name = Annotated[str, typer.Argument(help="Name of the mailbox: the user part of its SIP address.")]
+
+
+@app.command()
+def add(
+    name: Name,
+    rings: Annotated[int | None, typer.Option(help="Rings before answering; without it calls.rings holds.")] = None,
+    data: Data = DEFAULT_DATA,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Make a mailbox. From the second one on, callers of unknown names are told so (404)."""
+    with desk(data, config) as api:
+        made = api.request("POST", "/mailboxes", json={"name": name, "rings": rings}).json()
+    typer.echo(json.dumps(made) if as_json else f"mailbox {made['name']} is there")
+
+
+@app.command("list")
+def list_(data: Data = DEFAULT_DATA, config: Config = None, as_json: Json = False) -> None:
+    """List the mailboxes."""
+    with desk(data, config) as api:
+        boxes = _boxes(api.get("/mailboxes"))
+    if as_json:
+        typer.echo(json.dumps(boxes, ensure_ascii=False))
+        return
+    table = Table("mailbox", "rings", "greeting", "new", "heard", box=None, pad_edge=False)
+    for box in boxes:
+        table.add_row(*_row(box))
+    Console().print(table)
+
+
+@app.command()
+def show(name: Name, data: Data = DEFAULT_DATA, config: Config = None, as_json: Json = False) -> None:
+    """Show one mailbox."""
+    with desk(data, config) as api:
+        box = api.get(f"/mailboxes/{name}")
+    if as_json:
+        typer.echo(json.dumps(box, ensure_ascii=False))
+        return
+    for label, value in zip(("mailbox", "rings", "greeting", "new", "heard"), _row(box), strict=True):
+        typer.echo(f"{label:9} {value}")
+
+
+@greeting_app.command("set")
+def greeting_set(
+    name: Name,
+    file: Annotated[Path, typer.Argument(help="Any audio file: WAV, MP3, OGG, FLAC, ...")],
+    data: Data = DEFAULT_DATA,
+    config: Config = None,
+) -> None:
+    """Give a mailbox its own greeting. When this returns it is durable, and the next caller hears it."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise NotFoundError(f"cannot read {file}: {error.strerror}") from None
+    with desk(data, config) as api:
+        api.request(
+            "PUT", f"/mailboxes/{name}/greeting", content=content, headers={"Content-Type": "application/octet-stream"}
+        )
+    typer.echo(f"mailbox {name} has a new greeting")
+
+
+@greeting_app.command("clear")
+def greeting_clear(name: Name, data: Data = DEFAULT_DATA, config: Config = None) -> None:
+    """Go back to the default greeting."""
+    with desk(data, config) as api:
+        api.request("DELETE", f"/mailboxes/{name}/greeting")
+    typer.echo(f"mailbox {name} has the default greeting")
+
+
+def _boxes(answer: Any) -> list[dict[str, Any]]:
+    return list(answer["mailboxes"])
+
+
+def _row(box: dict[str, Any]) -> tuple[str, ...]:
+    rings = "default" if box.get("rings") is None else str(box["rings"])
+    greeting = "own" if box.get("greeting") else "default"
+    counts = box.get("counts") or {}
+    return box["name"], rings, greeting, str(counts.get("new", 0)), str(counts.get("heard", 0))

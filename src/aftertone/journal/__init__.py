@@ -1,0 +1,47 @@
+"""The journal: what was heard, written down before anything else happens with it.
+
+Owns: the files under the journal folder, their format, their durability. Refuses to know: calls, codecs, messages.
+
+Specification: docs/journal-format.md. Start reading at `committer` (how something becomes durable) and `reader` (how it is
+found again).
+"""
+
+from __future__ import annotations
+
+from aftertone.journal.batch import BATCH_BYTES, ROW_BYTES, PacketBatch, pack_batch, unpack_batch
+from aftertone.journal.committer import JournalFull
+from aftertone.journal.entry import Entry, unpack
+from aftertone.journal.files import Files, OsFiles, machine_boot_id
+from aftertone.journal.reader import Damage, JournalReader
+from aftertone.journal.record import MAX_PAYLOAD_BYTES, Begin, End, Event, Kind, Record, Refused
+from aftertone.journal.segment import SegmentName
+from aftertone.journal.stats import SYNC_BOUNDS_S, WriterState, WriterStats
+from aftertone.journal.writer import JournalWriter
+
+__all__ = [
+    "BATCH_BYTES",
+    "MAX_PAYLOAD_BYTES",
+    "ROW_BYTES",
+    "SYNC_BOUNDS_S",
+    "Begin",
+    "Damage",
+    "End",
+    "Entry",
+    "Event",
+    "Files",
+    "JournalFull",
+    "JournalReader",
+    "JournalWriter",
+    "Kind",
+    "OsFiles",
+    "PacketBatch",
+    "Record",
+    "Refused",
+    "SegmentName",
+    "WriterState",
+    "WriterStats",
+    "machine_boot_id",
+    "pack_batch",
+    "unpack",
+    "unpack_batch",
+]

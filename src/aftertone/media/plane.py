@@ -1,0 +1,361 @@
+"""The media plane: everything that arrives is received, journalled and listened to in batches, once a tick.
+
+Owns: the tick, the leases of ports, what a packet must be to count. Refuses to know: SIP, scripts, files; it hands packed
+batches to ``journal`` and tells its owner by events what a call's sound did.
+
+Theory of operation: all live calls are rows of ``Table``. A tick visits a third of the rows (a *stripe*), so that each
+socket is emptied every 60 ms in one system call and the work is spread evenly; what came lies in the rows of one arena.
+From there on everything is columns: header fields, validity, source, call. What belongs to a recording goes to the journal
+as it arrived, before anybody understands it. Level and tones are read off the same rows. A packet costs no object, task
+or callback. One thread owns a plane.
+
+A source is latched (RFC 4961): the first valid packet decides, whatever the description said, because of NATs; from then on
+packets from elsewhere are strangers, counted and dropped, until the signalling agrees on a new address.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from aftertone.audio.watch import SoundWatch
+from aftertone.config import PortRange
+from aftertone.errors import BusyError
+from aftertone.journal.batch import PacketBatch, pack_batch
+from aftertone.media.ear import Ear
+from aftertone.media.player import Player
+from aftertone.media.sockets import bind_port, make_receiver, pack_address, source_address
+from aftertone.media.table import Stream, Table
+from aftertone.model import Codec
+from aftertone.rtp.batch import Headers, parse
+from aftertone.rtp.events import DigitDetector
+
+TICK_NS: Final = 20_000_000
+STRIPES: Final = 3
+MOST_PER_SOCKET: Final = 64
+"""More than a second of 20 ms packets at once is a flood: the rest waits in the kernel's bounded buffer."""
+ARENA_ROWS: Final = 8192
+MOST_PER_RECORD: Final = 2048
+"""Packets in one journal record: even full rows stay below the journal's 4 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What ends a recording, in nanoseconds."""
+
+    silence_ns: int
+    tone_ns: int
+    longest_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """The clip on this row has been played to its end."""
+
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPressed:
+    """The caller pressed a key (RFC 4733)."""
+
+    row: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """Nothing was said for ``Limits.silence_ns``."""
+
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class ToneHeard:
+    """A call-progress tone has filled ``Limits.tone_ns``."""
+
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class LongestReached:
+    """The recording is as long as one may be."""
+
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class Latched:
+    """The first valid packet came, from this address; we answer there."""
+
+    row: int
+    address: tuple[str, int]
+
+
+MediaEvent = Played | KeyPressed | Silent | ToneHeard | LongestReached | Latched
+
+
+class Plane:
+    """The sound of up to ``capacity`` calls.
+
+    ``journal`` takes one packed batch and the arrival of its oldest packet; it must not block.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        *,
+        host: str,
+        ports: PortRange,
+        limits: Limits,
+        silence: Mapping[Codec, bytes],
+        journal: Callable[[bytes, int], None],
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        self.table = Table(capacity)
+        self.watch = SoundWatch(capacity)
+        self.player = Player(self.table, silence)
+        self._ear = Ear(self.table, self.watch)
+        self._host, self._ports, self._limits = host, ports, limits
+        self._journal, self._entropy = journal, entropy
+        self._receiver = make_receiver(ARENA_ROWS)
+        self._latch = np.zeros(capacity, dtype=np.uint64)
+        self._signalled: list[tuple[str, int] | None] = [None] * capacity
+        self._digits: list[DigitDetector | None] = [None] * capacity
+        self._free = list(range(capacity - 1, -1, -1))
+        self._next_port = int.from_bytes(entropy(2), "big")
+        self._turn = 0
+        self.received_packets = 0
+        self.dropped: dict[str, int] = {"malformed": 0, "stranger": 0, "payload_type": 0}
+
+    @property
+    def live(self) -> int:
+        """How many rows are leased."""
+        return self.table.capacity - len(self._free)
+
+    def lease(self) -> tuple[int, int]:
+        """Take a row and bind a port for it. Returns (row, UDP port); nothing is received before ``agree``.
+
+        Raises BusyError when no row or no port is left.
+        """
+        if not self._free:
+            raise BusyError(f"all {self.table.capacity} places for calls are taken (calls.at_once)")
+        try:
+            bound = bind_port(self._host, self._ports.first, self._ports.last, self._next_port)
+        except OSError as error:
+            raise BusyError(f"no socket for the sound of a call: {error}") from None
+        if bound is None:
+            raise BusyError(f"no free UDP port in rtp.ports = {self._ports}")
+        sock, port = bound
+        self._next_port = (port - self._ports.first) // 2 + 1
+        self._receiver.prepare(sock)
+        row = self._free.pop()
+        noise = self._entropy(10)
+        self.table.begin(
+            row,
+            sock,
+            sequence=int.from_bytes(noise[:2], "big") & 0x7FFF,
+            timestamp=int.from_bytes(noise[2:6], "big"),
+            ssrc=int.from_bytes(noise[6:], "big"),
+        )
+        self._latch[row] = 0
+        self._signalled[row] = None
+        self._digits[row] = DigitDetector()
+        return row, port
+
+    def agree(self, row: int, stream: Stream) -> None:
+        """Offer and answer agreed, at first or anew: take it over, and let the source latch anew when the peer moved."""
+        self.table.agree(row, stream)
+        # Compared with what was signalled before, not with where packets really come from: behind a NAT these differ, and
+        # a refresh of the session must not make us forget the address that works.
+        if stream.remote != self._signalled[row]:
+            self._signalled[row] = stream.remote
+            self._latch[row] = 0
+            self._set_remote(row, stream.remote)
+
+    def release(self, row: int) -> None:
+        """Give row and port back."""
+        sock = self.table.end(row)
+        if sock is not None:
+            sock.close()
+            self._digits[row] = None
+            self._free.append(row)
+
+    def play(self, row: int, frames: tuple[bytes, ...], now_ns: int) -> None:
+        """Play ``frames``; ``Played`` follows unless something else is played or ``stop`` is called first."""
+        self.player.play(row, frames, now_ns)
+
+    def stop(self, row: int) -> None:
+        """Stop playing."""
+        self.player.stop(row)
+
+    def record(self, row: int, journal_call: int, now_ns: int) -> None:
+        """Journal what arrives on ``row`` from now on under ``journal_call``, and watch it."""
+        self.watch.reset(row)
+        self._ear.reset(row)
+        self.table.journal_call[row] = journal_call
+        self.table.recording_since_ns[row] = now_ns
+        self.table.told[row] = False
+        self.table.recording[row] = True
+
+    def finish(self, row: int, now_ns: int) -> int:
+        """Stop recording, after taking what waits in the socket. Returns the arrival of the last sound, 0 if there was none."""
+        if self.table.recording[row]:
+            self._receive(np.array([row]), now_ns, [])
+            self.table.recording[row] = False
+        return int(self.watch.last_sound_ns[row])
+
+    def tick(self, now_ns: int) -> list[MediaEvent]:
+        """Receive one stripe, journal it, listen, send what is due. Call it each ``TICK_NS``; returns what happened."""
+        events: list[MediaEvent] = []
+        self._turn = (self._turn + 1) % STRIPES
+        rows = np.flatnonzero(self.table.active)
+        stripe = rows[rows % STRIPES == self._turn]
+        if stripe.size:
+            self._receive(stripe, now_ns, events)
+        events += [Played(row) for row in self.player.tick(now_ns)]
+        self._judge(now_ns, events)
+        return events
+
+    def _receive(self, rows: npt.NDArray[np.intp], now_ns: int, events: list[MediaEvent]) -> None:
+        receiver, sockets = self._receiver, self.table.sockets
+        filled = 0
+        owners: list[int] = []
+        counts: list[int] = []
+        for row in rows.tolist():
+            sock = sockets[row]
+            room = min(MOST_PER_SOCKET, ARENA_ROWS - filled)
+            got = receiver.receive(sock, filled, room) if sock is not None and room else 0
+            if got:
+                owners.append(row)
+                counts.append(got)
+                filled += got
+        if not filled:
+            return
+        arrived = receiver.arrivals(filled, now_ns)
+        owner = np.repeat(np.array(owners, dtype=np.intp), counts)
+        self.received_packets += filled
+        headers = parse(receiver.arena[:filled], receiver.lengths[:filled])
+        good = self._admit(headers, owner, filled, events)
+        self._hear_keys(headers, owner, good, events, now_ns)
+        recorded = np.flatnonzero(good & self.table.recording[owner])
+        for first in range(0, recorded.size, MOST_PER_RECORD):
+            self._write(headers, owner, recorded[first : first + MOST_PER_RECORD], arrived)
+        if recorded.size:
+            self._ear.listen(receiver.arena, headers, owner, recorded, arrived)
+
+    def _admit(
+        self, headers: Headers, owner: npt.NDArray[np.intp], count: int, events: list[MediaEvent]
+    ) -> npt.NDArray[np.bool_]:
+        """Return which packets count, latching sources on the way."""
+        table = self.table
+        known = table.accepts[owner, headers.payload_type & 127]
+        valid = headers.valid
+        good = valid & known
+        self.dropped["malformed"] += int(count - valid.sum())
+        self.dropped["payload_type"] += int((valid & ~known).sum())
+        keys = self._receiver.sources(count)
+        open_rows = good & (self._latch[owner] == 0)
+        if open_rows.any():
+            for index in np.flatnonzero(open_rows).tolist():
+                row = int(owner[index])
+                if self._latch[row] == 0:
+                    self._latch[row] = keys[index]
+                    address = source_address(self._receiver, index)
+                    self._set_remote(row, address)
+                    events.append(Latched(row, address))
+        ours = keys == self._latch[owner]
+        self.dropped["stranger"] += int((good & ~ours).sum())
+        admitted: npt.NDArray[np.bool_] = good & ours
+        return admitted
+
+    def _hear_keys(
+        self,
+        headers: Headers,
+        owner: npt.NDArray[np.intp],
+        good: npt.NDArray[np.bool_],
+        events: list[MediaEvent],
+        now_ns: int,
+    ) -> None:
+        is_event = good & (headers.payload_type == self.table.event_type[owner])
+        for index in np.flatnonzero(is_event).tolist():
+            row = int(owner[index])
+            detector = self._digits[row]
+            if detector is None:
+                continue
+            payload = self._receiver.arena[index, headers.payload_start[index] : headers.payload_end[index]].tobytes()
+            key = detector.receive(
+                payload,
+                int(headers.timestamp[index]),
+                now_ns,
+                ssrc=int(headers.ssrc[index]),
+                marker=bool(headers.marker[index]),
+            )
+            if key is not None:
+                events.append(KeyPressed(row, key))
+
+    def _write(
+        self,
+        headers: Headers,
+        owner: npt.NDArray[np.intp],
+        rows: npt.NDArray[np.intp],
+        arrived: npt.NDArray[np.int64],
+    ) -> None:
+        start, end = headers.payload_start[rows], headers.payload_end[rows]
+        arena = self._receiver.arena
+        if (start == start[0]).all() and (end == end[0]).all():
+            payloads = arena[rows, start[0] : end[0]].tobytes()
+        else:
+            wide = arena[rows, : int(end.max())]
+            at = np.arange(wide.shape[1])
+            # Boolean indexing runs row by row, so the payloads come out concatenated in row order.
+            payloads = wide[(at >= start[:, None]) & (at < end[:, None])].tobytes()
+        batch = PacketBatch(
+            call=self.table.journal_call[owner[rows]],
+            arrival_ns=arrived[rows],
+            sequence=headers.sequence[rows],
+            timestamp=headers.timestamp[rows],
+            ssrc=headers.ssrc[rows],
+            payload_type=headers.payload_type[rows],
+            marker=headers.marker[rows].astype(np.uint8),
+            length=(end - start).astype(np.uint16),
+            payloads=payloads,
+        )
+        np.add.at(self.table.packets, owner[rows], 1)
+        self._journal(pack_batch(batch), int(arrived[rows].min()))
+
+    def _judge(self, now_ns: int, events: list[MediaEvent]) -> None:
+        """Say once of each recording that it is over: too long, a tone, or silence."""
+        table, watch, limits = self.table, self.watch, self._limits
+        rows = np.flatnonzero(table.recording & ~table.told)
+        if not rows.size:
+            return
+        since = table.recording_since_ns[rows]
+        long = now_ns - since >= limits.longest_ns
+        tone_since = watch.tone_since_ns[rows]
+        tone = (tone_since > 0) & (watch.last_tone_ns[rows] - tone_since >= limits.tone_ns)
+        silent = now_ns - np.maximum(since, watch.last_sound_ns[rows]) >= limits.silence_ns
+        over = long | tone | silent
+        for row, is_long, is_tone in zip(rows[over].tolist(), long[over].tolist(), tone[over].tolist(), strict=True):
+            table.told[row] = True
+            events.append(LongestReached(row) if is_long else ToneHeard(row) if is_tone else Silent(row))
+
+    def _set_remote(self, row: int, address: tuple[str, int] | None) -> None:
+        if address is None:
+            self.table.remote_length[row] = 0
+            return
+        sock = self.table.sockets[row]
+        family = sock.family if sock is not None else socket.AF_INET
+        try:
+            name = pack_address(*address, family)
+        except OSError:
+            # A name instead of an address, or IPv6 on an IPv4 socket: we hear where the caller is when sound comes.
+            self.table.remote_length[row] = 0
+            return
+        self.table.remote_name[row, : len(name)] = np.frombuffer(name, dtype=np.uint8)
+        self.table.remote_length[row] = len(name)

@@ -1,0 +1,58 @@
+"""Which of our addresses a peer can reach.
+
+Owns: asking the kernel for the route to a peer. Refuses to know: SIP.
+
+Theory of operation: a UDP socket that is connected but never written to learns the local address that the kernel would
+send from. The answer is remembered for half a minute, because a machine may move between networks.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from aftertone.sip.flow import Address
+
+MAX_REMEMBERED: Final = 1024
+"""Peers whose route is remembered; beyond it the memory starts afresh."""
+REMEMBERED_NS: Final = 30 * 1_000_000_000
+
+WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104  (compared with, not bound)
+
+
+def family_of(host: str) -> socket.AddressFamily:
+    """Return the address family of a literal."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def local_host_towards(remote: Address) -> str:
+    """Return the address that packets to ``remote`` leave from; loopback when there is no route. Sends nothing."""
+    family = family_of(remote[0])
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((remote[0], remote[1] or 5060))
+        except OSError:
+            return "::1" if family == socket.AF_INET6 else "127.0.0.1"
+        host: str = probe.getsockname()[0]
+        return host
+
+
+class Routes:
+    """Remembers ``local_host_towards`` for a while."""
+
+    def __init__(self, clock_ns: Callable[[], int]) -> None:
+        self._clock_ns = clock_ns
+        self._known: dict[str, tuple[int, str]] = {}
+
+    def towards(self, remote: Address) -> str:
+        """Return our address as ``remote`` can reach it."""
+        now_ns = self._clock_ns()
+        known = self._known.get(remote[0])
+        if known is not None and now_ns - known[0] < REMEMBERED_NS:
+            return known[1]
+        if len(self._known) >= MAX_REMEMBERED:
+            self._known.clear()
+        host = local_host_towards(remote)
+        self._known[remote[0]] = (now_ns, host)
+        return host

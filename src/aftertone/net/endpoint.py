@@ -1,0 +1,410 @@
+"""The SIP endpoint: sockets and time around one agent.
+
+Owns: UDP sockets and TCP listeners on one port, TCP connections, the one timer handle, and the order in which bytes and
+events leave. Refuses to know: SIP messages, and what an event leads to.
+
+Specification: RFC 3261 section 18; asyncio is the only loop it knows.
+
+Theory of operation: whatever enters (a datagram, a message from a connection, the timer, a command) goes to the agent
+with the time, then ``_flush`` empties the agent: bytes to sockets, events to the callback, the next deadline to the timer.
+A callback may give commands; they are carried out at once and their outputs are flushed in the same turn, in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from aftertone.errors import EnvironmentFault
+from aftertone.net.addresses import WILDCARDS, Routes, family_of
+from aftertone.net.connection import Connection, ConnectionLimits
+from aftertone.sip.agent import Agent
+from aftertone.sip.builder import Fields
+from aftertone.sip.events import CallId, DialogId, Event, TransactionId, Transmit
+from aftertone.sip.flow import Address, Flow, Transport
+from aftertone.sip.settings import AgentSettings
+
+RECEIVE_BUFFER_BYTES = 4 * 2**20
+"""Asked for each UDP socket: room for some thousand requests while the loop is busy; the kernel may grant less."""
+MAX_CONNECTING = 64
+"""TCP connections being opened at once, and seconds that each may take (``CONNECT_S``)."""
+CONNECT_S = 5.0
+MAX_QUEUED_BYTES = 65_536
+"""Bytes that may wait for a connection that is being opened."""
+
+
+class SipEndpoint:
+    """One agent on the network. Everything runs on the event loop's thread."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        on_event: Callable[[Event], None],
+        *,
+        hosts: Sequence[str] = ("0.0.0.0",),  # noqa: S104  (a phone must reach it)
+        port: int = 5060,
+        advertise: Callable[[Address], Address | None] | None = None,
+        limits: ConnectionLimits | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """``hosts``: address literals to bind, ``::`` for IPv6 alone; ``port`` 0 takes a free one.
+
+        ``advertise`` returns the address under which a peer reaches us (a public address before a NAT), or None for
+        the one that the kernel's route says.
+        """
+        self.agent = Agent(settings, entropy)
+        self.stats: Counter[str] = Counter()
+        self._on_event = on_event
+        self._hosts = tuple(hosts)
+        self._wanted_port = port
+        self._advertise = advertise
+        self._limits = limits or ConnectionLimits()
+        self._clock_ns = clock_ns
+        self._routes = Routes(clock_ns)
+        self._port = 0
+        self._datagrams: dict[str, asyncio.DatagramTransport] = {}
+        self._servers: list[asyncio.Server] = []
+        self._connections: dict[Flow, Connection] = {}
+        self._accepted: set[Connection] = set()
+        self._connecting: dict[Flow, list[bytes]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ns: int | None = None
+        self._flushing = False
+        self._closed: asyncio.Event | None = None
+
+    @property
+    def port(self) -> int:
+        """Return the port that is bound; 0 before ``start``."""
+        return self._port
+
+    async def start(self) -> None:
+        """Bind all sockets, or none: raises EnvironmentFault that names the port and its setting."""
+        attempts = 1 if self._wanted_port else 8
+        for attempt in range(attempts):
+            try:
+                await self._bind()
+                return
+            except OSError as error:
+                await self._close_sockets()
+                if attempt == attempts - 1 or error.errno != errno.EADDRINUSE:
+                    raise EnvironmentFault(self._explain(error)) from error
+
+    async def stop(self) -> None:
+        """Send what is ready, then close everything; no event comes afterwards. May be called twice."""
+        if self._datagrams or self._servers:
+            self._flush()
+        self._on_event = _ignore
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._timer_ns = None
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._close_sockets()
+
+    def flow_to(self, remote: Address, transport: Transport = "UDP") -> Flow:
+        """Return the flow to a peer that we want to call; a TCP connection is opened when something is sent."""
+        return Flow(transport, remote, self._local_towards(remote))
+
+    # Commands: as in Agent, with the time filled in and the outputs sent
+
+    def respond(
+        self,
+        transaction_id: TransactionId,
+        status: int,
+        *,
+        reason: str = "",
+        headers: Fields = (),
+        body: bytes = b"",
+        content_type: str = "",
+    ) -> None:
+        """Answer a request; see ``Agent.respond``."""
+        self.agent.respond(
+            transaction_id,
+            status,
+            reason=reason,
+            headers=headers,
+            body=body,
+            content_type=content_type,
+            now_ns=self._clock_ns(),
+        )
+        self._flush()
+
+    def bye(self, dialog_id: DialogId, *, reason: str = "") -> None:
+        """End a call; see ``Agent.bye``."""
+        self.agent.bye(dialog_id, self._clock_ns(), reason=reason)
+        self._flush()
+
+    def invite(
+        self,
+        target_uri: str,
+        *,
+        from_uri: str,
+        display_name: str = "",
+        body: bytes = b"",
+        content_type: str = "",
+        flow: Flow,
+        headers: Fields = (),
+    ) -> CallId:
+        """Place a call; see ``Agent.invite``."""
+        call = self.agent.invite(
+            target_uri,
+            from_uri=from_uri,
+            display_name=display_name,
+            body=body,
+            content_type=content_type,
+            flow=flow,
+            headers=headers,
+            now_ns=self._clock_ns(),
+        )
+        # The caller must know the name of its call before it hears of it.
+        asyncio.get_running_loop().call_soon(self._flush)
+        return call
+
+    def cancel(self, call: CallId) -> None:
+        """Give up a call; see ``Agent.cancel``."""
+        self.agent.cancel(call, self._clock_ns())
+        self._flush()
+
+    def acknowledge(self, dialog_id: DialogId, body: bytes, content_type: str) -> None:
+        """Answer a late offer; see ``Agent.acknowledge``."""
+        self.agent.acknowledge(dialog_id, body, content_type)
+        self._flush()
+
+    # What connections tell (net.connection.Owner)
+
+    def connection_opened(self, connection: Connection) -> Flow | None:
+        """Name an accepted connection, unless there are too many."""
+        if connection.flow is not None:
+            flow = connection.flow
+        else:
+            transport = connection.transport
+            name = transport.get_extra_info("peername") if transport is not None else None
+            if name is None or len(self._connections) >= self._limits.max_connections:
+                self.stats["connections_refused"] += 1
+                return None
+            remote = _plain(name)
+            flow = Flow("TCP", remote, self._local_towards(remote))
+        self._accepted.add(connection)
+        self._connections[flow] = connection
+        return flow
+
+    def connection_message(self, data: bytes, flow: Flow) -> None:
+        """Take one message of a connection."""
+        self.agent.receive(data, flow, self._clock_ns())
+        self._flush()
+
+    def connection_closed(self, connection: Connection) -> None:
+        """Forget a connection; its calls are reached at their Contact from now on."""
+        self._accepted.discard(connection)
+        flow = connection.flow
+        if flow is not None and self._connections.get(flow) is connection:
+            del self._connections[flow]
+            self.agent.flow_lost(flow)
+        if self._closed is not None and not self._accepted:
+            self._closed.set()
+
+    # Inside
+
+    def datagram(self, data: bytes, address: tuple[str, int] | tuple[str, int, int, int]) -> None:
+        """Take one datagram."""
+        remote = _plain(address)
+        self.agent.receive(data, Flow("UDP", remote, self._local_towards(remote)), self._clock_ns())
+        self._flush()
+
+    def _local_towards(self, remote: Address) -> Address:
+        if self._advertise is not None:
+            told = self._advertise(remote)
+            if told is not None:
+                return told
+        family = family_of(remote[0])
+        bound = [host for host in self._hosts if family_of(host) == family]
+        if bound and bound[0] not in WILDCARDS and len(bound) == 1:
+            return bound[0], self._port
+        host = self._routes.towards(remote)
+        if bound and host not in bound and not any(one in WILDCARDS for one in bound):
+            host = bound[0]
+        return host, self._port
+
+    def _flush(self) -> None:
+        """Empty the agent: bytes to sockets, events to the application, the deadline to the timer."""
+        if self._flushing:
+            return
+        self._flushing = True
+        try:
+            while outputs := self.agent.outputs():
+                for output in outputs:
+                    if isinstance(output, Transmit):
+                        self._send(output.data, output.flow)
+                    else:
+                        self._tell(output)
+        finally:
+            self._flushing = False
+        self._set_timer()
+
+    def _tell(self, event: Event) -> None:
+        try:
+            self._on_event(event)
+        except Exception as error:
+            # One call's fault must not cost the others their bytes.
+            self.stats["callback_errors"] += 1
+            context = {"message": f"the handler of {type(event).__name__} failed", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+
+    def _set_timer(self) -> None:
+        deadline_ns = self.agent.deadline_ns()
+        if deadline_ns == self._timer_ns:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_ns = None, deadline_ns
+        if deadline_ns is not None:
+            delay_s = max(0, deadline_ns - self._clock_ns()) / 1e9
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = self._timer_ns = None
+        self.agent.advance(self._clock_ns())
+        self._flush()
+
+    def _send(self, data: bytes, flow: Flow) -> None:
+        if flow.transport == "TCP":
+            self._send_stream(data, flow)
+            return
+        transport = self._datagrams.get(flow.local[0])
+        if transport is None:
+            family = family_of(flow.remote[0])
+            candidates = [t for host, t in self._datagrams.items() if family_of(host) == family]
+            if not candidates:
+                self.stats["unsendable"] += 1
+                return
+            transport = candidates[0]
+        try:
+            transport.sendto(data, flow.remote)
+        except (OSError, ValueError):
+            # An address that a peer made up must not stop the rest.
+            self.stats["send_errors"] += 1
+
+    def _send_stream(self, data: bytes, flow: Flow) -> None:
+        connection = self._connections.get(flow)
+        if connection is not None:
+            connection.send(data)
+            return
+        queue = self._connecting.get(flow)
+        if queue is None:
+            if len(self._connecting) >= MAX_CONNECTING or self._closed is not None:
+                self.stats["unsendable"] += 1
+                return
+            queue = self._connecting[flow] = []
+            task = asyncio.get_running_loop().create_task(self._connect(flow))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        if sum(map(len, queue)) + len(data) <= MAX_QUEUED_BYTES:
+            queue.append(data)
+
+    async def _connect(self, flow: Flow) -> None:
+        """Open a connection for what waits; when that fails, the transaction timers tell whoever waits."""
+        loop = asyncio.get_running_loop()
+        connection = Connection(self, self._limits, flow)
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await loop.create_connection(lambda: connection, flow.remote[0], flow.remote[1])
+        except (OSError, TimeoutError):
+            self.stats["connect_errors"] += 1
+        finally:
+            queue = self._connecting.pop(flow, [])
+        for data in queue:
+            connection.send(data)
+
+    async def _bind(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._port = self._wanted_port
+        for host in self._hosts:
+            udp = _bound_socket(host, self._port, socket.SOCK_DGRAM)
+            self._port = udp.getsockname()[1]
+            transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=udp)
+            self._datagrams[host] = transport
+            tcp = _bound_socket(host, self._port, socket.SOCK_STREAM)
+            server = await loop.create_server(lambda: Connection(self, self._limits), sock=tcp, backlog=256)
+            self._servers.append(server)
+
+    async def _close_sockets(self) -> None:
+        for transport in self._datagrams.values():
+            transport.close()
+        self._datagrams.clear()
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        self._closed = asyncio.Event()
+        for connection in list(self._accepted):
+            if connection.transport is not None:
+                connection.transport.close()
+        if self._accepted:
+            try:
+                async with asyncio.timeout(1.0):
+                    await self._closed.wait()
+            except TimeoutError:
+                for connection in list(self._accepted):
+                    if connection.transport is not None:
+                        connection.transport.abort()
+        self._closed = None
+        # Transports close in a callback of the loop; afterwards nothing of ours is left open.
+        await asyncio.sleep(0)
+
+    def _explain(self, error: OSError) -> str:
+        where = f"SIP port {self._wanted_port} on {', '.join(self._hosts)}"
+        if error.errno == errno.EADDRINUSE:
+            return f"{where} is in use by another program: stop that program or choose another port in `sip.port`"
+        if error.errno == errno.EACCES:
+            return f"{where} may not be opened by this user: choose a port above 1023 in `sip.port`"
+        return f"{where} cannot be opened ({error.strerror}): check `sip.port` and the address to listen on"
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    """Hands datagrams to the endpoint."""
+
+    def __init__(self, endpoint: SipEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._endpoint.datagram(data, addr)
+
+    def error_received(self, exc: Exception) -> None:  # noqa: ARG002
+        self._endpoint.stats["socket_errors"] += 1
+
+
+def _bound_socket(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
+    """Return a bound socket; the port is taken for UDP and TCP or not at all. Raises OSError."""
+    family = family_of(host)
+    sock = socket.socket(family, kind)
+    try:
+        sock.setblocking(False)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        sock.bind((host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _plain(name: tuple[str, int] | tuple[str, int, int, int]) -> Address:
+    """Return host and port of a socket name; the zone of a link-local address stays with its host."""
+    if len(name) == 4 and name[3] and "%" not in name[0]:
+        return f"{name[0]}%{name[3]}", name[1]
+    return name[0], name[1]
+
+
+def _ignore(event: Event) -> None:
+    """Take an event that nobody wants any more."""

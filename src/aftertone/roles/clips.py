@@ -1,0 +1,72 @@
+"""Everything the line can play, encoded once for each codec.
+
+Owns: the frames of prompts, of the beep, of silence, and of each mailbox's greeting as the directory names it. Refuses to
+know: calls.
+
+Theory of operation: encoding takes milliseconds a second of audio, so it happens at start and when the directory changed,
+on another thread, and never for a call. A greeting that cannot be read leaves the default greeting in its place and a
+warning that the desk shows: a caller never meets silence because of a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from aftertone.audio.clips import Clip, encode_clip, load_clip
+from aftertone.audio.prompts import beep, prompt
+from aftertone.errors import AftertoneError
+from aftertone.media.table import CODECS
+from aftertone.model import Codec
+from aftertone.voicemail.deposit import BEEP, FAREWELLS, GREETING
+from aftertone.voicemail.directory import GREETINGS, Directory
+
+Frames = tuple[bytes, ...]
+DEFAULT_GREETING: Final = "greeting_default"
+_FRAME: Final = Clip("silence", np.zeros(160, np.int16), 8000)
+
+
+class Clips:
+    """Frames by (name, codec). Built off the loop, read on it."""
+
+    def __init__(self) -> None:
+        """Encode all prompts. Takes a fraction of a second."""
+        self._frames: dict[tuple[str, Codec], Frames] = {}
+        self._greetings: dict[str, dict[Codec, Frames]] = {}
+        self._by_mailbox: dict[str, str] = {}
+        self.warnings: list[str] = []
+        clips = [beep(), *(prompt(name) for name in (DEFAULT_GREETING, *FAREWELLS.values()))]
+        for clip in clips:
+            name = BEEP if clip is clips[0] else clip.name
+            for codec in CODECS:
+                self._frames[name, codec] = encode_clip(clip, codec).frames
+        self.silence: Mapping[Codec, bytes] = {codec: encode_clip(_FRAME, codec).frames[0] for codec in CODECS}
+
+    def learn(self, folder: Path, directory: Directory) -> None:
+        """Encode the greetings that ``directory`` names; what is known already is kept. Errors become ``warnings``."""
+        wanted = {m.name: m.greeting for m in directory.mailboxes.values() if m.greeting is not None}
+        known: dict[str, dict[Codec, Frames]] = {}
+        warnings: list[str] = []
+        for mailbox, file in wanted.items():
+            try:
+                known[file] = self._greetings.get(file) or self._encode(folder / GREETINGS / file)
+            except (AftertoneError, OSError) as error:
+                warnings.append(f"the greeting of mailbox {mailbox} cannot be played, the default greeting is: {error}")
+        self._greetings = known
+        self._by_mailbox = {mailbox: file for mailbox, file in wanted.items() if file in known}
+        self.warnings = warnings
+
+    def frames(self, clip: str, mailbox: str, codec: Codec) -> Frames:
+        """Return what to send for ``clip`` (a prompt's name, ``greeting`` or ``beep``) to a caller of ``mailbox``."""
+        if clip != GREETING:
+            return self._frames[clip, codec]
+        file = self._by_mailbox.get(mailbox)
+        return self._frames[DEFAULT_GREETING, codec] if file is None else self._greetings[file][codec]
+
+    @staticmethod
+    def _encode(path: Path) -> dict[Codec, Frames]:
+        clip = load_clip(path)
+        return {codec: encode_clip(clip, codec).frames for codec in CODECS}

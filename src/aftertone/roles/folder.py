@@ -1,0 +1,122 @@
+"""The data folder: where each thing of a machine lies.
+
+Owns: the names inside the folder and the small status files by which roles tell each other how they are. Refuses to know:
+what is in the journal, the catalog or the blobs.
+
+Theory of operation: a role rewrites ``run/<role>.json`` each second, whole, by rename; it is not synced, because after a
+power cut nobody wants it. Its age is measured with the monotonic clock, which all processes of a machine share, so a wall
+clock that jumps makes nobody look dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from aftertone.errors import StorageError
+
+STALE_AFTER_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """One machine's data folder."""
+
+    root: Path
+
+    @property
+    def journal(self) -> Path:
+        return self.root / "journal"
+
+    @property
+    def catalog(self) -> Path:
+        return self.root / "catalog" / "aftertone.db"
+
+    @property
+    def blobs(self) -> Path:
+        return self.root / "blobs"
+
+    @property
+    def directory(self) -> Path:
+        return self.root / "directory"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run"
+
+    @property
+    def token_file(self) -> Path:
+        return self.root / "desk.token"
+
+    def make(self) -> None:
+        """Make the folder and what belongs inside. Raises StorageError naming what cannot be made."""
+        for path in (self.root, self.journal, self.catalog.parent, self.blobs, self.directory, self.run):
+            try:
+                path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            except OSError as error:
+                raise StorageError(
+                    f"cannot make {path}: {error.strerror}; choose another data folder with --data or AFTERTONE_DATA"
+                ) from None
+
+    def token(self) -> str:
+        """Return the local command line's token for the desk, making it at the first call (readable by its owner alone).
+
+        Raises StorageError when the file cannot be read or made.
+        """
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                text = self.token_file.read_text(encoding="ascii").strip()
+                if len(text) >= 32:
+                    return text
+            token = secrets.token_urlsafe(32)
+            temporary = self.token_file.with_name(f".{self.token_file.name}.{os.getpid()}")
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(token + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                # Linking fails where another process was first, and then that one's token holds.
+                self.token_file.hardlink_to(temporary)
+            except FileExistsError:
+                if len(self.token_file.read_text(encoding="ascii").strip()) < 32:
+                    temporary.replace(self.token_file)
+                    return token
+            temporary.unlink(missing_ok=True)
+            return self.token_file.read_text(encoding="ascii").strip()
+        except OSError as error:
+            raise StorageError(f"cannot read or make {self.token_file}: {error.strerror}") from None
+
+
+def digest(token: str) -> str:
+    """Return the SHA-256 of a token, which is all that is ever stored of one."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def write_status(folder: Folder, role: str, status: Mapping[str, object]) -> None:
+    """Publish a role's status. A disk that is full or gone costs the status, never the role."""
+    value = {"at_monotonic_ns": time.monotonic_ns(), "pid": os.getpid(), **status}
+    target = folder.run / f"{role}.json"
+    temporary = target.with_name(f".{role}.{os.getpid()}.tmp")
+    with contextlib.suppress(OSError):
+        temporary.write_text(json.dumps(value), encoding="utf-8")
+        temporary.replace(target)
+
+
+def read_status(folder: Folder, role: str) -> Mapping[str, object] | None:
+    """Return a role's status, or None when it is older than ``STALE_AFTER_S``: then the role is down."""
+    try:
+        value = json.loads((folder.run / f"{role}.json").read_text(encoding="utf-8"))
+        age_s = (time.monotonic_ns() - int(value["at_monotonic_ns"])) / 1e9
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    # A negative age is a file of an earlier boot: the monotonic clock began again.
+    return value if 0 <= age_s <= STALE_AFTER_S else None

@@ -1,0 +1,328 @@
+"""The line's process: it takes calls and journals them, whatever else is broken.
+
+Owns: putting SIP, the media plane, the journal and the directory together, and their clockwork. Refuses to know: the
+catalog, the desk, delivery; it imports none of them and goes on when all of them are dead.
+
+Theory of operation: one event loop, one tick of 20 ms, one writer thread. Once a second the line looks at its disk and at
+the directory, and publishes its status. Stopping ends every call politely within ``STOP_WITHIN_S``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+import time
+from typing import Final
+
+from aftertone.errors import (
+    AftertoneError,
+    BusyError,
+    ConfigError,
+    DamagedError,
+    EnvironmentFault,
+    StorageError,
+    StorageFullError,
+)
+from aftertone.journal.files import OsFiles, machine_boot_id
+from aftertone.journal.record import Kind
+from aftertone.journal.stats import SYNC_BOUNDS_S, WriterState
+from aftertone.journal.writer import JournalWriter
+from aftertone.media.plane import TICK_NS, Limits, Plane
+from aftertone.net.addresses import local_host_towards
+from aftertone.net.endpoint import SipEndpoint
+from aftertone.roles.clips import Clips
+from aftertone.roles.durability import Durability
+from aftertone.roles.folder import write_status
+from aftertone.roles.process import Start, run_role
+from aftertone.roles.switchboard import Switchboard
+from aftertone.sip.events import Event
+from aftertone.sip.flow import Address
+from aftertone.sip.settings import AgentSettings
+from aftertone.voicemail import directory as directories
+
+STOP_WITHIN_S: Final = 0.9
+OLD_AUDIO_MS: Final = 200
+"""Audio that has waited longer than this for the disk is an alarm: the promise ends at 250 ms."""
+LATE_TICK_NS: Final = 200_000_000
+DISK_CHECK_S: Final = 1.0
+SPARE_DIALOGS: Final = 100
+"""Dialogs that are just ending need not keep new calls out."""
+
+
+class Line:
+    """One line, from start to stop."""
+
+    def __init__(self, start: Start) -> None:
+        settings = start.settings
+        self._start, self._settings, self._logger = start, settings, start.logger
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        self._durability = Durability(self._loop)
+        self.journal = JournalWriter(
+            OsFiles(),
+            start.folder.journal,
+            boot_id=_boot_id(),
+            notify=self._durability.notify,
+            segment_bytes=settings.journal.segment_mb * 1024 * 1024,
+            commit_interval_ms=settings.journal.commit_ms,
+        )
+        self._endpoint = SipEndpoint(
+            AgentSettings(max_dialogs=settings.calls.at_once + SPARE_DIALOGS),
+            self._on_sip,
+            hosts=("0.0.0.0", "::") if settings.sip.host == "::" else (settings.sip.host,),  # noqa: S104
+            port=settings.sip.port,
+            advertise=self._advertise,
+        )
+        self._clips = Clips()
+        self.plane = Plane(
+            settings.calls.at_once,
+            host=settings.sip.host,
+            ports=settings.rtp.ports,
+            limits=Limits(
+                silence_ns=int(settings.calls.silence_s * 1e9),
+                tone_ns=int(settings.calls.tone_s * 1e9),
+                longest_ns=int(settings.calls.longest_s * 1e9),
+            ),
+            silence=self._clips.silence,
+            journal=self._journal_packets,
+            entropy=secrets.token_bytes,
+        )
+        self._board = Switchboard(
+            settings,
+            self._endpoint,
+            self.plane,
+            self._clips,
+            self.journal,
+            self._durability,
+            admission=self._admission,
+            entropy=secrets.token_bytes,
+            logger=start.logger,
+        )
+        self._free_bytes = 0
+        self._directory_seen: tuple[int, int] | None = None
+        self._directory_alarm = ""
+        self._oldest_audio_ms = 0.0
+        self._lost_batches = 0
+        self._late_ticks = 0
+        self._journal_was_ok = True
+        self._next_tick_ns = 0
+
+    async def run(self) -> None:
+        """Take calls until SIGTERM. Raises ConfigError for a port in use, StorageError when the journal cannot be opened."""
+        epoch = self.journal.open()
+        try:
+            await self._learn_directory()
+            self._look_at_the_disk()
+            try:
+                await self._endpoint.start()
+            except EnvironmentFault as error:
+                raise ConfigError(str(error)) from None
+            self._loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+            self._next_tick_ns = time.monotonic_ns() + TICK_NS
+            self._loop.call_at(self._next_tick_ns / 1e9, self._tick)
+            self._publish_status()
+            self._start.ready({"sip": self._address(), "port": self._endpoint.port, "epoch": epoch})
+            self._logger.info("line takes calls", sip=self._address(), epoch=epoch)
+            while not self._stop.is_set():
+                await self._pause(DISK_CHECK_S)
+                self._look_at_the_disk()
+                await self._learn_directory()
+                self._publish_status()
+            await self._end_calls()
+        finally:
+            await self._endpoint.stop()
+            self.journal.close()
+        self._logger.info("line stopped")
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stop.wait(), seconds)
+        except TimeoutError:
+            return
+
+    async def _end_calls(self) -> None:
+        self._board.shut_down()
+        deadline_s = time.monotonic() + STOP_WITHIN_S
+        while self._board.live_calls and time.monotonic() < deadline_s:  # noqa: ASYNC110 - ends with the process
+            await asyncio.sleep(0.01)
+
+    # -- the clockwork
+
+    def _tick(self) -> None:
+        now_ns = time.monotonic_ns()
+        if now_ns - self._next_tick_ns > LATE_TICK_NS:
+            self._late_ticks += 1
+            self._next_tick_ns = now_ns
+        try:
+            self._board.on_media(self.plane.tick(now_ns))
+        except Exception:
+            # One call's bug must not end the sound of all the others.
+            self._logger.exception("a media tick failed")
+        oldest_ns = self.journal.oldest_pending_ns()
+        if oldest_ns is not None:
+            self._oldest_audio_ms = max(self._oldest_audio_ms, (now_ns - oldest_ns) / 1e6)
+        self._next_tick_ns += TICK_NS
+        self._loop.call_at(self._next_tick_ns / 1e9, self._tick)
+
+    def _on_sip(self, event: Event) -> None:
+        try:
+            self._board.on_sip(event)
+        except Exception:
+            self._logger.exception("a SIP event could not be handled", sip_event=type(event).__name__)
+
+    def _advertise(self, _peer: Address) -> Address | None:
+        public = self._settings.sip.public_address
+        return (public, self._endpoint.port) if public else None
+
+    def _journal_packets(self, batch: bytes, oldest_ns: int) -> None:
+        try:
+            self.journal.append(Kind.PACKETS, batch, arrival_ns=oldest_ns)
+        except BusyError as error:
+            self._lost_batches += 1
+            self._logger.error("sound was lost: the journal is full", error=str(error))
+            self._loop.call_soon(self._board.storage_failed)
+
+    # -- once a second
+
+    def _admission(self) -> AftertoneError | None:
+        """Return why a new call cannot be kept, or None when it can."""
+        stats = self.journal.stats()
+        if stats.state is not WriterState.OK:
+            return StorageFullError(f"the journal cannot be written: {stats.last_error}")
+        low = self._settings.storage.low_water_mb
+        if self._free_bytes < low * 1_000_000:
+            return StorageFullError(
+                f"only {self._free_bytes // 1_000_000} MB are free in {self._start.folder.root}, "
+                f"and storage.low_water_mb keeps {low} MB for calls in progress"
+            )
+        return None
+
+    def _look_at_the_disk(self) -> None:
+        try:
+            self._free_bytes = self.journal.free_bytes()
+        except StorageError as error:
+            self._free_bytes = 0
+            self._logger.error("the disk does not say how much room it has", error=str(error))
+        is_ok = self.journal.stats().state is WriterState.OK
+        if self._journal_was_ok and not is_ok:
+            self._logger.error(
+                "the journal failed: callers are told, new calls are refused", error=self.journal.stats().last_error
+            )
+            self._board.storage_failed()
+        elif is_ok and not self._journal_was_ok:
+            self._logger.warning("the journal works again: calls are taken")
+        self._journal_was_ok = is_ok
+
+    async def _learn_directory(self) -> None:
+        folder = self._start.folder.directory
+        try:
+            found = (folder / directories.FILE).stat()
+        except OSError:
+            return
+        seen = (found.st_mtime_ns, found.st_ino)
+        if seen == self._directory_seen:
+            return
+        try:
+            fresh = directories.read(folder)
+            await asyncio.to_thread(self._clips.learn, folder, fresh)
+        except (StorageError, DamagedError) as error:
+            self._directory_alarm = f"{error}; the line goes on with the mailboxes it knows"
+            self._logger.error("the directory cannot be read", error=str(error))
+        else:
+            self._board.directory = fresh
+            self._directory_alarm = ""
+            for warning in self._clips.warnings:
+                self._logger.warning(warning)
+        self._directory_seen = seen
+
+    def _alarms(self) -> list[dict[str, str]]:
+        alarms = [{"code": "greeting", "text": text} for text in self._clips.warnings]
+        blocked = self._admission()
+        if blocked is not None:
+            alarms.append({"code": "storage", "text": f"New calls are refused: {blocked}"})
+        if self._directory_alarm:
+            alarms.append({"code": "directory", "text": self._directory_alarm})
+        if self._oldest_audio_ms > OLD_AUDIO_MS:
+            text = (
+                f"The disk is slow: sound waited {self._oldest_audio_ms:.0f} ms for it (the promise holds below 250 ms)"
+            )
+            alarms.append({"code": "slow_disk", "text": text})
+        if self._lost_batches:
+            alarms.append(
+                {"code": "lost_sound", "text": f"The disk did not keep up: {self._lost_batches} batches were lost"}
+            )
+        return alarms
+
+    def _address(self) -> str:
+        host = self._settings.sip.public_address or self._reachable_host()
+        shown = f"[{host}]" if ":" in host else host
+        port = "" if self._endpoint.port == 5060 else f":{self._endpoint.port}"
+        return f"sip:{self._settings.calls.default_mailbox}@{shown}{port}"
+
+    def _reachable_host(self) -> str:
+        host = self._settings.sip.host
+        # Any address beyond our own network tells which of ours the route leaves from; nothing is sent there.
+        return local_host_towards(("192.0.2.1", 5060)) if host in ("0.0.0.0", "::") else host  # noqa: S104
+
+    def _publish_status(self) -> None:
+        oldest_ms, alarms = self._oldest_audio_ms, self._alarms()
+        self._oldest_audio_ms = 0.0
+        write_status(
+            self._start.folder,
+            "line",
+            {
+                "taking_calls": not self._stop.is_set() and self._admission() is None,
+                "alarms": alarms,
+                "calls": self._board.live_calls,
+                "sip_address": self._address(),
+                "metrics": {**self._metrics(), "oldest_audio_not_durable_ms": oldest_ms},
+            },
+        )
+
+    def _metrics(self) -> dict[str, float]:
+        stats, plane, board = self.journal.stats(), self.plane, self._board
+        metrics: dict[str, float] = {
+            "live_calls": board.live_calls,
+            "ringing_calls": board.ringing_calls,
+            "rtp_received_packets_total": plane.received_packets,
+            "rtp_sent_packets_total": plane.player.sent_packets,
+            "late_ticks_total": self._late_ticks,
+            "lost_batches_total": self._lost_batches,
+            "journal_ok": float(stats.state is WriterState.OK),
+            "journal_commits_total": stats.commits,
+            "journal_written_bytes_total": stats.written_bytes,
+            "journal_queued_bytes": stats.queued_bytes,
+            "journal_retired_segments_total": stats.retired_segments,
+            "journal_sync_seconds_sum": stats.sync_sum_s,
+            "journal_sync_seconds_count": sum(stats.sync_counts),
+            "free_bytes": self._free_bytes,
+        }
+        total = 0
+        for bound, count in zip(SYNC_BOUNDS_S, stats.sync_counts, strict=False):
+            total += count
+            metrics[f"journal_sync_within_{bound:g}s_total".replace(".", "_")] = total
+        metrics |= {f"rtp_dropped_{reason}_packets_total": count for reason, count in plane.dropped.items()}
+        metrics |= {f"calls_{name}_total": count for name, count in board.counters.items()}
+        metrics |= {f"sip_{name}_total": count for name, count in self._endpoint.agent.stats.items()}
+        return metrics
+
+
+def _boot_id() -> bytes:
+    try:
+        return machine_boot_id()
+    except OSError:
+        return secrets.token_bytes(16)
+
+
+async def _serve(start: Start) -> None:
+    await Line(start).run()
+
+
+def main(start: Start) -> None:
+    """Take calls until SIGTERM."""
+    asyncio.run(_serve(start))
+
+
+if __name__ == "__main__":
+    run_role("line", main)

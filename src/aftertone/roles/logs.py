@@ -1,0 +1,52 @@
+"""Logs: one line an event, for people or for machines, and never a secret.
+
+Owns: how structlog is set up in every role. Refuses to know: what is logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Final
+
+import structlog
+
+from aftertone.config import Log
+
+SECRET_WORDS: Final = ("password", "secret", "token", "authorization", "cookie")
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def _hide_secrets(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for key in event:
+        if any(word in key.lower() for word in SECRET_WORDS):
+            event[key] = "***"
+    return event
+
+
+def set_up(settings: Log, role: str) -> structlog.typing.FilteringBoundLogger:
+    """Configure logging for this process and return its logger, bound to ``role``. Lines go to stderr."""
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if settings.format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=28)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(
+                fmt="%Y-%m-%d %H:%M:%S" if settings.format == "text" else "iso", utc=False
+            ),
+            _hide_secrets,
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format=f"%(asctime)s [{role}] %(name)s: %(message)s")
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger().bind(role=role)
+    return logger

@@ -1,0 +1,539 @@
+"""The switchboard: SIP's events, the media plane's events and the journal's word, brought to the call they belong to.
+
+Owns: the live calls of a line, from the INVITE to the last answer. Refuses to know: sockets, threads, files, the catalog;
+what it needs of them comes in by its constructor.
+
+Theory of operation: everything happens on the event loop's thread. A call is a ``Ringing`` until it is answered and a
+``Live`` afterwards; a ``Live`` is the ports of its deposit script: each effect of the script is a few lines here. The two
+promises are kept by order: the begin record is appended with the 200 and the script waits for it before the beep; the end
+record is appended after the last packet was taken from the socket, and BYE is said or answered when it is durable. Should
+the disk not answer for ``END_WITHIN_S``, the caller is let go and the log says so: waiting longer would save nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
+
+import structlog
+
+from aftertone.config import Settings
+from aftertone.errors import AftertoneError, BusyError, StorageFullError
+from aftertone.journal.record import Begin, End, Event, Kind, Refused
+from aftertone.media.plane import KeyPressed, LongestReached, MediaEvent, Plane, Played, Silent, ToneHeard
+from aftertone.media.table import Stream
+from aftertone.model import Caller, Codec, EndReason, Envelope, Mailbox, mint_id
+from aftertone.net.endpoint import SipEndpoint
+from aftertone.roles.clips import Clips
+from aftertone.roles.durability import Durability
+from aftertone.sdp import negotiation
+from aftertone.sdp.negotiation import MediaPlan
+from aftertone.sip import events as sip
+from aftertone.sip.flow import Flow
+from aftertone.sip.identity import caller_of, forwarded_from, target_user
+from aftertone.sip.message import Request, serialize
+from aftertone.voicemail.call import Call
+from aftertone.voicemail.deposit import DURABLE_WITHIN_S
+from aftertone.voicemail.directory import Directory
+
+END_WITHIN_S: Final = 4.0
+RETRY_AFTER_S: Final = 60
+SDP_TYPE: Final = "application/sdp"
+REFUSALS_A_MINUTE: Final = 60
+"""More refused calls than this in a minute are a flood: they are counted, and no longer journalled one by one."""
+
+
+class Journal(Protocol):
+    """The one thing that is asked of the journal here."""
+
+    def append(self, kind: Kind, payload: bytes, *, arrival_ns: int | None = None, urgent: bool = False) -> int: ...
+
+
+@dataclass(slots=True)
+class Ringing:
+    """An INVITE that has not been answered yet."""
+
+    event: sip.IncomingCall
+    mailbox: Mailbox
+    reason: str
+    row: int
+    port: int
+    timer: asyncio.TimerHandle | None = None
+
+
+@dataclass(slots=True)
+class Media:
+    """What was agreed about one call's sound, and what the next description of ours must say."""
+
+    host: str
+    port: int
+    session_id: int
+    version: int = 0
+    offer: bytes = b""
+    plan: MediaPlan | None = None
+
+
+@dataclass(slots=True)
+class Live:
+    """An answered call: the ports of its script."""
+
+    board: Switchboard
+    row: int
+    number: int
+    envelope: Envelope
+    media: Media
+    dialog: sip.DialogId
+    call: Call = field(init=False)
+    bye: sip.TransactionId | None = None
+    confirmed: bool = False
+    waiting: asyncio.TimerHandle | None = None
+
+    def __post_init__(self) -> None:
+        self.call = Call(self)
+
+    def play(self, clip: str) -> None:
+        self.board.play(self, clip)
+
+    def stop_playing(self) -> None:
+        self.board.plane.stop(self.row)
+
+    def start_recording(self) -> None:
+        self.board.plane.record(self.row, self.number, time.monotonic_ns())
+
+    def end_recording(self, reason: EndReason) -> None:
+        self.board.end_recording(self, reason)
+
+    def hang_up(self) -> None:
+        self.board.endpoint.bye(self.dialog)
+
+    def confirm_hang_up(self) -> None:
+        self.board.confirm_hang_up(self)
+
+
+class Switchboard:
+    """All calls of one line. ``admission`` returns why no new call can be taken, or None when it can."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        endpoint: SipEndpoint,
+        plane: Plane,
+        clips: Clips,
+        journal: Journal,
+        durability: Durability,
+        *,
+        admission: Callable[[], AftertoneError | None],
+        entropy: Callable[[int], bytes],
+        logger: structlog.typing.FilteringBoundLogger,
+    ) -> None:
+        self.endpoint, self.plane = endpoint, plane
+        self.directory = Directory()
+        self.stopping = False
+        self.counters: Counter[str] = Counter()
+        self._settings, self._clips, self._journal, self._durability = settings, clips, journal, durability
+        self._admission, self._entropy, self._logger = admission, entropy, logger
+        self._loop = asyncio.get_running_loop()
+        self._ringing: dict[sip.TransactionId, Ringing] = {}
+        self._live: dict[sip.DialogId, Live] = {}
+        self._rows: dict[int, Live] = {}
+        self._next_number = 1
+        self._refusals = (0, 0)
+
+    # -- what others ask
+
+    @property
+    def live_calls(self) -> int:
+        """Calls that are answered and not over."""
+        return len(self._live)
+
+    @property
+    def ringing_calls(self) -> int:
+        """Calls that have not been answered yet."""
+        return len(self._ringing)
+
+    def storage_failed(self) -> None:
+        """The journal takes nothing any more: every caller hears the truth."""
+        for live in list(self._rows.values()):
+            live.call.run(live.call.script.storage_failed())
+
+    def shut_down(self) -> None:
+        """End everything politely; new calls are refused from now on."""
+        self.stopping = True
+        for transaction in list(self._ringing):
+            self._refuse_ringing(transaction, 480, "shutting down")
+        for live in list(self._rows.values()):
+            live.call.run(live.call.script.shutting_down())
+
+    # -- SIP
+
+    def on_sip(self, event: sip.Event) -> None:
+        """Take one event of the agent."""
+        match event:
+            case sip.IncomingCall():
+                self._on_call(event)
+            case sip.CallCancelled(transaction):
+                self._on_cancelled(transaction)
+            case sip.CallConfirmed(dialog, body):
+                self._on_confirmed(dialog, body)
+            case sip.CallNotConfirmed(dialog):
+                self._on_gone(dialog, EndReason.NO_ACK)
+            case sip.DialogEnded(dialog, transaction, _):
+                self._on_bye(dialog, transaction)
+            case sip.ReofferReceived(dialog, transaction, request):
+                self._on_reoffer(dialog, transaction, request)
+            case sip.ReofferConfirmed(dialog, _, body):
+                self._on_reoffer_confirmed(dialog, body)
+            case sip.RequestInDialog(dialog, transaction, request):
+                self._on_request(dialog, transaction, request)
+            case sip.ByeFinished(dialog, _):
+                self._release(dialog)
+
+    def _on_call(self, event: sip.IncomingCall) -> None:
+        request = event.request
+        self.counters["calls"] += 1
+        found = self.directory.find(target_user(request))
+        if found is None:
+            self._refuse(event, 404, f"no mailbox {target_user(request)!r}")
+            return
+        blocked = BusyError("shutting down") if self.stopping else self._admission()
+        if blocked is not None:
+            self._refuse(event, blocked.sip_status, str(blocked), retry_after_s=RETRY_AFTER_S)
+            return
+        try:
+            row, port = self.plane.lease()
+        except BusyError as error:
+            self._refuse(event, 503, str(error), retry_after_s=5)
+            return
+        try:
+            self._check_offer(request, event.flow, port)
+        except AftertoneError as error:
+            self.plane.release(row)
+            self._refuse(event, error.sip_status, str(error))
+            return
+        mailbox, reason = found
+        ringing = Ringing(event, mailbox, reason, row, port)
+        self._ringing[event.transaction_id] = ringing
+        rings = self._settings.calls.rings if mailbox.rings is None else mailbox.rings
+        if forwarded_from(request) is not None or not rings:
+            self._answer(ringing)
+            return
+        self.endpoint.respond(event.transaction_id, 180)
+        ringing.timer = self._loop.call_later(rings * self._settings.calls.ring_s, self._answer, ringing)
+
+    def _check_offer(self, request: Request, flow: Flow, port: int) -> None:
+        """Refuse what cannot be agreed on before the phone rings for nothing. Raises SdpError, NotAcceptable."""
+        if request.body:
+            negotiation.answer(request.body, local_host=self._host(flow), local_port=port, session_id=0, version=0)
+
+    def _host(self, flow: Flow) -> str:
+        return self._settings.sip.public_address or flow.local[0]
+
+    def _answer(self, ringing: Ringing) -> None:
+        event, request = ringing.event, ringing.event.request
+        session_id = int.from_bytes(self._entropy(7), "big")
+        media = Media(self._host(event.flow), ringing.port, session_id)
+        body = self._describe(media, request.body)
+        now_ns, unix_ms = time.monotonic_ns(), time.time_ns() // 1_000_000
+        envelope = self._envelope(ringing, media, unix_ms)
+        number, self._next_number = self._next_number, self._next_number + 1
+        begin = Begin(envelope.id, number, json.dumps(envelope.to_json()).encode(), serialize(request), now_ns, unix_ms)
+        try:
+            sequence = self._journal.append(Kind.BEGIN, begin.pack(), urgent=True)
+        except AftertoneError as error:
+            self._refuse_ringing(event.transaction_id, StorageFullError.sip_status, str(error))
+            return
+        del self._ringing[event.transaction_id]
+        dialog = event.dialog_id
+        self.endpoint.respond(event.transaction_id, 200, body=body, content_type=SDP_TYPE)
+        live = Live(self, ringing.row, number, envelope, media, dialog)
+        self._live[dialog] = live
+        self._rows[ringing.row] = live
+        if media.plan is not None:
+            self.plane.agree(ringing.row, stream_of(media.plan))
+        self._durability.when(sequence, lambda: self._begin_is_durable(live))
+        self.counters["answered"] += 1
+        self._logger.info("call answered", message=str(envelope.id), mailbox=envelope.mailbox, peer=envelope.peer)
+
+    def _describe(self, media: Media, offer: bytes) -> bytes:
+        """Return our description: the answer to ``offer``, or an offer of ours when there is none."""
+        media.version += 1
+        host, port, session, version = media.host, media.port, media.session_id, media.version
+        if not offer:
+            media.offer = negotiation.offer(local_host=host, local_port=port, session_id=session, version=version)
+            return media.offer
+        body, media.plan = negotiation.answer(
+            offer, local_host=host, local_port=port, session_id=session, version=version
+        )
+        return body
+
+    def _envelope(self, ringing: Ringing, media: Media, unix_ms: int) -> Envelope:
+        request, flow = ringing.event.request, ringing.event.flow
+        plan = media.plan
+        return Envelope(
+            id=mint_id(unix_ms, self._entropy(10)),
+            mailbox=ringing.mailbox.name,
+            caller=caller_of(request),
+            started_unix_ms=unix_ms,
+            codec=plan.codec.value if plan else "",
+            payload_types=plan.payload_types if plan else (),
+            mailbox_reason=ringing.reason,
+            forwarded=forwarded_from(request) is not None,
+            call_id=ringing.event.dialog_id.call_id,
+            request_uri=request.uri,
+            peer=f"{flow.remote[0]}:{flow.remote[1]}",
+        )
+
+    def _begin_is_durable(self, live: Live) -> None:
+        live.call.run(live.call.script.durable())
+
+    def _on_cancelled(self, transaction: sip.TransactionId) -> None:
+        ringing = self._ringing.pop(transaction, None)
+        if ringing is None:
+            return
+        self.counters["cancelled"] += 1
+        if ringing.timer is not None:
+            ringing.timer.cancel()
+        self.plane.release(ringing.row)
+
+    def _on_confirmed(self, dialog: sip.DialogId, body: bytes) -> None:
+        live = self._live.get(dialog)
+        if live is None or live.confirmed:
+            return
+        live.confirmed = True
+        if live.media.plan is None and not self._take_answer(live, body):
+            # A late offer without a usable answer: there is no sound to wait for.
+            live.call.run([*live.call.script.caller_gone()])
+            live.hang_up()
+            return
+        live.call.run(live.call.script.answered())
+        live.waiting = self._loop.call_later(
+            len(self._clips.frames("greeting", live.envelope.mailbox, self._codec(live))) * 0.02 + DURABLE_WITHIN_S,
+            self._not_durable,
+            live,
+        )
+
+    def _not_durable(self, live: Live) -> None:
+        live.call.run(live.call.script.not_durable())
+
+    def _take_answer(self, live: Live, body: bytes) -> bool:
+        """Take over the answer to an offer of ours, and journal what its payload types mean."""
+        try:
+            plan = negotiation.plan_from_answer(live.media.offer, body)
+        except AftertoneError as error:
+            self._logger.warning("no usable answer to our offer", message=str(live.envelope.id), error=str(error))
+            return False
+        self._agree(live, plan)
+        return True
+
+    def _agree(self, live: Live, plan: MediaPlan) -> None:
+        changed = live.media.plan is None or live.media.plan.payload_types != plan.payload_types
+        live.media.plan = plan
+        self.plane.agree(live.row, stream_of(plan))
+        if changed and not live.call.ended:
+            types = [[p.number, p.name, p.clock_rate_hz] for p in plan.payload_types]
+            detail = json.dumps({"codec": plan.codec.value, "payload_types": types})
+            self._append_quietly(Kind.EVENT, Event(live.number, time.monotonic_ns(), "media", detail).pack())
+
+    def _codec(self, live: Live) -> Codec:
+        plan = live.media.plan
+        return plan.codec if plan is not None else Codec.PCMU
+
+    def _on_bye(self, dialog: sip.DialogId, transaction: sip.TransactionId) -> None:
+        live = self._live.get(dialog)
+        if live is None:
+            self.endpoint.respond(transaction, 200)
+            return
+        live.bye = transaction
+        self._on_gone(dialog, EndReason.CALLER_HUNG_UP)
+
+    def _on_gone(self, dialog: sip.DialogId, reason: EndReason) -> None:
+        live = self._live.get(dialog)
+        if live is not None:
+            live.call.run(live.call.script.caller_gone(reason))
+
+    def _on_reoffer(self, dialog: sip.DialogId, transaction: sip.TransactionId, request: Request) -> None:
+        live = self._live.get(dialog)
+        if live is None:
+            self.endpoint.respond(transaction, 481)
+            return
+        if not request.body and request.method == "UPDATE":
+            self.endpoint.respond(transaction, 200)
+            return
+        media = replace(live.media)
+        try:
+            body = self._describe(media, request.body)
+        except AftertoneError as error:
+            self.endpoint.respond(transaction, error.sip_status)
+            return
+        plan, media.plan = media.plan, live.media.plan
+        live.media = media
+        if request.body and plan is not None:
+            self._agree(live, plan)
+        self.endpoint.respond(transaction, 200, body=body, content_type=SDP_TYPE)
+
+    def _on_reoffer_confirmed(self, dialog: sip.DialogId, body: bytes) -> None:
+        live = self._live.get(dialog)
+        if live is not None and body:
+            self._take_answer(live, body)
+
+    def _on_request(self, dialog: sip.DialogId, transaction: sip.TransactionId, request: Request) -> None:
+        live = self._live.get(dialog)
+        self.endpoint.respond(transaction, 200 if live is not None else 481)
+        if live is not None and request.method == "INFO":
+            key = key_of_info(request)
+            if key:
+                self._press(live, key)
+
+    # -- media
+
+    def on_media(self, events: list[MediaEvent]) -> None:
+        """Take what one tick of the plane brought."""
+        for event in events:
+            live = self._rows.get(event.row)
+            if live is None:
+                continue
+            script = live.call.script
+            match event:
+                case Played():
+                    live.call.run(script.played())
+                case KeyPressed(_, key):
+                    self._press(live, key)
+                case Silent():
+                    live.call.run(script.silent())
+                case ToneHeard():
+                    live.call.run(script.tone())
+                case LongestReached():
+                    live.call.run(script.longest())
+
+    def _press(self, live: Live, key: str) -> None:
+        if not live.call.ended:
+            self._append_quietly(Kind.EVENT, Event(live.number, time.monotonic_ns(), "digit", key).pack())
+        live.call.run(live.call.script.key(key))
+
+    # -- what scripts ask
+
+    def play(self, live: Live, clip: str) -> None:
+        """Play a clip to a call in the codec that was agreed."""
+        frames = self._clips.frames(clip, live.envelope.mailbox, self._codec(live))
+        self.plane.play(live.row, frames, time.monotonic_ns())
+
+    def end_recording(self, live: Live, reason: EndReason) -> None:
+        """Journal the end of a recording; the call hears when it is durable."""
+        now_ns = time.monotonic_ns()
+        since_ns = int(self.plane.table.recording_since_ns[live.row])
+        last_sound_ns = self.plane.finish(live.row, now_ns)
+        trailing = reason in (EndReason.SILENCE, EndReason.TONE)
+        end = End(
+            live.number,
+            now_ns,
+            time.time_ns() // 1_000_000,
+            reason.value,
+            (last_sound_ns or since_ns) if trailing else 0,
+        )
+        self.counters[f"ended_{reason.value}"] += 1
+        try:
+            sequence = self._journal.append(Kind.END, end.pack(), urgent=True)
+        except AftertoneError as error:
+            self._logger.error(
+                "the end of a recording was not journalled", message=str(live.envelope.id), error=str(error)
+            )
+            self._loop.call_soon(self._let_go, live)
+            return
+        timer = self._loop.call_later(END_WITHIN_S, self._give_up_waiting, live)
+        self._durability.when(sequence, lambda: self._end_is_durable(live, timer))
+        self._logger.info("recording ended", message=str(live.envelope.id), reason=reason.value)
+
+    def _end_is_durable(self, live: Live, timer: asyncio.TimerHandle) -> None:
+        timer.cancel()
+        self._let_go(live)
+
+    def _give_up_waiting(self, live: Live) -> None:
+        self._logger.error("the disk did not confirm the end of a recording in time", message=str(live.envelope.id))
+        self._let_go(live)
+
+    def _let_go(self, live: Live) -> None:
+        live.call.end_became_durable()
+
+    def confirm_hang_up(self, live: Live) -> None:
+        """Answer the caller's BYE and forget the call."""
+        if live.bye is not None:
+            self.endpoint.respond(live.bye, 200)
+            self._release(live.dialog)
+
+    def _release(self, dialog: sip.DialogId) -> None:
+        live = self._live.pop(dialog, None)
+        if live is None:
+            return
+        if live.waiting is not None:
+            live.waiting.cancel()
+        self._rows.pop(live.row, None)
+        self.plane.release(live.row)
+
+    # -- refusing
+
+    def _refuse_ringing(self, transaction: sip.TransactionId, status: int, reason: str) -> None:
+        ringing = self._ringing.pop(transaction, None)
+        if ringing is None:
+            return
+        if ringing.timer is not None:
+            ringing.timer.cancel()
+        self.plane.release(ringing.row)
+        self._refuse(ringing.event, status, reason, retry_after_s=RETRY_AFTER_S)
+
+    def _refuse(self, event: sip.IncomingCall, status: int, reason: str, *, retry_after_s: int | None = None) -> None:
+        headers = [("Retry-After", str(retry_after_s))] if retry_after_s is not None else []
+        self.endpoint.respond(event.transaction_id, status, headers=headers)
+        self.counters[f"refused_{status}"] += 1
+        caller = caller_of(event.request)
+        self._logger.warning("call refused", status=status, reason=reason, peer=event.flow.remote[0])
+        if self._may_note_refusal():
+            self._note_refusal(status, reason, caller, event.request.uri)
+
+    def _note_refusal(self, status: int, reason: str, caller: Caller, uri: str) -> None:
+        unix_ms = time.time_ns() // 1_000_000
+        refused = Refused(mint_id(unix_ms, self._entropy(10)), unix_ms, status, reason[:200], caller, uri[:500])
+        self._append_quietly(Kind.REFUSED, refused.pack())
+
+    def _may_note_refusal(self) -> bool:
+        minute = int(time.monotonic() // 60)
+        count = self._refusals[1] + 1 if self._refusals[0] == minute else 1
+        self._refusals = (minute, count)
+        return count <= REFUSALS_A_MINUTE
+
+    def _append_quietly(self, kind: Kind, payload: bytes) -> None:
+        """Journal what is good to have: a disk that takes nothing has its alarm already."""
+        try:
+            self._journal.append(kind, payload)
+        except AftertoneError as error:
+            self._logger.warning("a note was not journalled", kind=kind.name, error=str(error))
+
+
+def stream_of(plan: MediaPlan) -> Stream:
+    """Return what the media plane must know of a plan."""
+    sends = plan.direction in ("sendrecv", "sendonly")
+    return Stream(
+        codec=plan.codec,
+        payload_type=plan.payload_type,
+        accepted=tuple(p.number for p in plan.payload_types),
+        telephone_event=plan.telephone_event,
+        comfort_noise=plan.comfort_noise,
+        remote=plan.remote if sends else None,
+    )
+
+
+def key_of_info(request: Request) -> str | None:
+    """Return the key in an INFO of ``application/dtmf-relay`` (``Signal=5``) or ``application/dtmf`` (``5``), else None."""
+    kind = (request.content_type or "").partition(";")[0].strip().lower()
+    text = request.body[:200].decode("ascii", "replace")
+    if kind == "application/dtmf-relay":
+        fields = (line.partition("=") for line in text.splitlines())
+        text = next((value for name, _, value in fields if name.strip().lower() == "signal"), "")
+    elif kind != "application/dtmf":
+        return None
+    key = text.strip().upper()
+    return {"10": "*", "11": "#"}.get(key, key) if key in {*"0123456789*#ABCD", "10", "11"} else None

@@ -1,0 +1,202 @@
+"""The user agent: the one face of this package.
+
+Owns: the contract with the shell (bytes, time and deadlines) and with the application (events and commands). Refuses to
+know: sockets, clocks, randomness, mailboxes, media.
+
+Specification: RFC 3261 with the others that the package names.
+
+Theory of operation: five calls are the whole of it. ``receive`` takes one message, ``advance`` takes the time,
+``deadline_ns`` says when to call it next, ``outputs`` drains what is to be sent and what happened, and the commands
+(``respond``, ``bye``, ``invite`` ...) act for the application. After any of them, drain ``outputs`` and ask for the
+deadline again. All calls must come from one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from aftertone.sip.builder import Fields
+from aftertone.sip.client import ClientSide, live_dialog
+from aftertone.sip.core import ClientTransaction, Core, ServerTransaction
+from aftertone.sip.dialog import Phase, Unacknowledged
+from aftertone.sip.events import CallId, DialogId, Output, TransactionId
+from aftertone.sip.faults import ParseError
+from aftertone.sip.flow import Flow
+from aftertone.sip.message import Request, parse, salvage
+from aftertone.sip.server import ServerSide
+from aftertone.sip.settings import AgentSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What an agent holds at a moment; all zero when every call is over and its timers have run."""
+
+    server_transactions: int
+    client_transactions: int
+    dialogs: int
+    calls_placed: int
+    timers: int
+
+
+class Agent:
+    """A user agent over any number of flows."""
+
+    def __init__(self, settings: AgentSettings, entropy: Callable[[int], bytes]) -> None:
+        """``entropy(n)`` returns n bytes that peers cannot foretell: ``os.urandom``, or a seeded source in tests."""
+        self._core = Core(settings, entropy)
+        self._client = ClientSide(self._core)
+        self._server = ServerSide(self._core, self._client)
+
+    # The shell
+
+    def receive(self, data: bytes, flow: Flow, now_ns: int) -> None:
+        """Take one datagram, or one message that a stream splitter cut out. Never raises, whatever the bytes.
+
+        What is not SIP is counted in ``stats`` and ignored; what is a broken request is answered as far as it can be.
+        """
+        if len(data) < 8 and not data.strip(b"\r\n\0"):
+            self._core.stats["keepalives"] += 1
+            return
+        message = None
+        try:
+            message = parse(data, stream=flow.reliable)
+            if isinstance(message, Request):
+                self._server.on_request(message, flow, now_ns)
+            else:
+                self._client.on_response(message, now_ns)
+        except ParseError as error:
+            self._core.stats["malformed"] += 1
+            broken = message if isinstance(message, Request) and _has_via(message) else salvage(data)
+            if broken is not None:
+                self._server.on_garbage(broken, error, flow)
+            else:
+                self._core.stats["dropped_malformed"] += 1
+
+    def flow_lost(self, flow: Flow) -> None:
+        """Hear that a connection is gone: calls that came over it are reached at their Contact from now on."""
+        self._core.stats["flows_lost"] += 1
+        for dialog in self._core.dialogs.values():
+            if dialog.flow == flow and not dialog.caller:
+                dialog.flow = dialog.literal_flow()
+
+    def deadline_ns(self) -> int | None:
+        """Return when ``advance`` has something to do, or None."""
+        return self._core.timers.next_ns()
+
+    def advance(self, now_ns: int) -> None:
+        """Run every timer that is due at ``now_ns``."""
+        for item in self._core.timers.due(now_ns):
+            if isinstance(item, Unacknowledged):
+                self._server.resend(item, now_ns)
+            elif isinstance(item, ServerTransaction):
+                self._server.wake(item, now_ns)
+            elif isinstance(item, ClientTransaction):
+                self._client.wake(item, now_ns)
+
+    def outputs(self) -> list[Output]:
+        """Return and forget what is to be sent and what happened, in order."""
+        out, self._core.outputs = self._core.outputs, []
+        return out
+
+    @property
+    def stats(self) -> Mapping[str, int]:
+        """Counters by reason, from a fixed set of names; they only grow."""
+        return self._core.stats
+
+    def held(self) -> Held:
+        """Return how much is alive."""
+        core = self._core
+        return Held(len(core.server), len(core.client), len(core.dialogs), len(self._client.legs), len(core.timers))
+
+    # The application, answering
+
+    def respond(
+        self,
+        transaction_id: TransactionId,
+        status: int,
+        *,
+        reason: str = "",
+        headers: Fields = (),
+        body: bytes = b"",
+        content_type: str = "",
+        now_ns: int,
+    ) -> None:
+        """Answer a request that an event named.
+
+        A 2xx to an INVITE is sent again until its ACK comes. An answer that comes too late, because the caller gave up
+        meanwhile, is counted and otherwise ignored: the two may cross. Raises UsageError when a header holds a line
+        break, and ValueError for a status that is none.
+        """
+        if not 100 <= status <= 699:
+            raise ValueError(f"{status} is no SIP status")
+        self._server.respond(
+            transaction_id,
+            status,
+            reason=reason,
+            fields=headers,
+            body=body,
+            content_type=content_type,
+            now_ns=now_ns,
+        )
+
+    def bye(self, dialog_id: DialogId, now_ns: int, *, reason: str = "") -> None:
+        """End a call; ByeFinished follows. Before the ACK of our 2xx the BYE waits for it (RFC 3261 section 15).
+
+        ``reason``: a Reason header (RFC 3326) such as ``Q.850;cause=16``. A dialog that is over already is left alone.
+        """
+        dialog = live_dialog(self._core, dialog_id)
+        if dialog is None or dialog.phase is Phase.EARLY:
+            self._core.stats["late_byes"] += 1
+            return
+        dialog.bye_fields = (("Reason", reason),) if reason else ()
+        waiting = dialog.unacknowledged
+        if waiting is None or dialog.confirmed:
+            self._server.bye(dialog, now_ns)
+
+    # The application, calling
+
+    def invite(
+        self,
+        target_uri: str,
+        *,
+        from_uri: str,
+        display_name: str = "",
+        body: bytes = b"",
+        content_type: str = "",
+        flow: Flow,
+        headers: Fields = (),
+        now_ns: int,
+    ) -> CallId:
+        """Place a call over ``flow``; CallAnswered or CallFailed follows exactly once, perhaps after CallProgress.
+
+        Without a body the peer makes the offer and ``acknowledge`` answers it. Raises ParseError for a malformed URI,
+        UsageError for a header with a line break and BusyError beyond the limits.
+        """
+        return self._client.invite(
+            target_uri,
+            from_uri=from_uri,
+            display_name=display_name,
+            body=body,
+            content_type=content_type,
+            flow=flow,
+            fields=headers,
+            now_ns=now_ns,
+        )
+
+    def cancel(self, call: CallId, now_ns: int) -> None:
+        """Give up a call that is not answered yet; CallFailed follows. Does nothing for one that is over."""
+        self._client.cancel(call, now_ns)
+
+    def acknowledge(self, dialog_id: DialogId, body: bytes, content_type: str) -> None:
+        """Send the ACK with the answer to an offer that came in the 2xx to an INVITE of ours without a body."""
+        dialog = live_dialog(self._core, dialog_id)
+        if dialog is not None:
+            self._client.acknowledge(dialog, body, content_type)
+
+
+def _has_via(request: Request) -> bool:
+    try:
+        return request.via is not None
+    except ParseError:
+        return False

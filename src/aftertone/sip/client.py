@@ -1,0 +1,288 @@
+"""The asking half of a user agent: calls that we place, and BYE in any dialog.
+
+Owns: INVITE, CANCEL, ACK and BYE of ours and what their responses mean. Refuses to know: requests of peers.
+
+Specification: RFC 3261 sections 8.1, 9.1, 13.2, 15.1.1; RFC 6026 section 7.2.
+
+Theory of operation: a ``Leg`` is one INVITE of ours and lives as long as its transaction, so that each resent 2xx finds
+the ACK to send again. A leg tells its user exactly one end: CallAnswered or CallFailed. A 2xx that nobody wants any more
+(cancelled too late, or a second branch of a forked call) is acknowledged and hung up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from aftertone.errors import BusyError
+from aftertone.sip.builder import Fields, build_request, contact_uri, via_line
+from aftertone.sip.checks import read_answer
+from aftertone.sip.core import COOKIE, ClientTransaction, Core
+from aftertone.sip.dialog import Dialog, Phase, dialog_from_response
+from aftertone.sip.events import ByeFinished, CallAnswered, CallFailed, CallId, CallProgress, DialogId
+from aftertone.sip.flow import Flow
+from aftertone.sip.headers import quote
+from aftertone.sip.message import Response
+from aftertone.sip.transaction import CLIENT_INVITE, CLIENT_OTHER, Do, On, State
+from aftertone.sip.uri import parse_uri
+
+
+@dataclass(eq=False, slots=True)
+class Leg:
+    """One call that we place."""
+
+    id: CallId
+    uri: str
+    tag: str
+    from_: str
+    to: str
+    call_id: str
+    cseq: int
+    branch: str
+    flow: Flow
+    transaction: ClientTransaction
+    offered: bool
+    over: bool = False
+    """The user knows how it ended."""
+    cancelled: bool = False
+    cancel_sent: bool = False
+    acks: dict[str, tuple[bytes, Flow] | None] = field(default_factory=dict)
+    """By remote tag: the ACK to send again, None while the application owes the answer."""
+
+
+class ClientSide:
+    """Requests of ours and their responses."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.legs: dict[CallId, Leg] = {}
+
+    def invite(
+        self,
+        target_uri: str,
+        *,
+        from_uri: str,
+        display_name: str,
+        body: bytes,
+        content_type: str,
+        flow: Flow,
+        fields: Fields,
+        now_ns: int,
+    ) -> CallId:
+        """Send an INVITE; see ``Agent.invite``."""
+        core = self._core
+        parse_uri(target_uri)
+        parse_uri(from_uri)
+        if core.load() >= core.settings.max_transactions or len(core.dialogs) >= core.settings.max_dialogs:
+            raise BusyError("too many calls at once: this one was not placed")
+        branch, tag = COOKIE + core.token(), core.token()
+        name = f"{quote(display_name)} " if display_name else ""
+        call_id = f"{core.token()}{core.token()}"
+        from_, to, cseq = f"{name}<{from_uri}>;tag={tag}", f"<{target_uri}>", 1
+        lines = [("From", from_), ("To", to), ("Call-ID", call_id), *self._capabilities(flow, parse_uri(from_uri).user)]
+        data = build_request(
+            "INVITE",
+            target_uri,
+            via=via_line(flow, branch),
+            cseq=cseq,
+            lines=lines,
+            fields=fields,
+            body=body,
+            content_type=content_type,
+        )
+        transaction = self._open((branch, "INVITE"), None, data, flow, now_ns)
+        leg = Leg(
+            CallId(core.next_id()),
+            target_uri,
+            tag,
+            from_,
+            to,
+            call_id,
+            cseq,
+            branch,
+            flow,
+            transaction,
+            offered=bool(body),
+        )
+        transaction.user = leg
+        self.legs[leg.id] = leg
+        return leg.id
+
+    def cancel(self, call: CallId, now_ns: int) -> None:
+        """Give up a call that is not answered; before the first response the CANCEL waits for it (section 9.1)."""
+        leg = self.legs.get(call)
+        if leg is None or leg.over:
+            return
+        leg.cancelled = True
+        if leg.transaction.state is State.PROCEEDING:
+            self._send_cancel(leg, now_ns)
+
+    def acknowledge(self, dialog: Dialog, body: bytes, content_type: str) -> None:
+        """Send the ACK that the application owed because our INVITE had made no offer."""
+        cseq, dialog.owes_ack = dialog.owes_ack, None
+        if cseq is None:
+            return
+        ack = self._ack(dialog, cseq, body, content_type)
+        for leg in self.legs.values():
+            if leg.call_id == dialog.id.call_id and dialog.id.remote_tag in leg.acks:
+                leg.acks[dialog.id.remote_tag] = ack
+
+    def bye(self, dialog: Dialog, now_ns: int) -> None:
+        """Send BYE at once; the dialog is gone when it is over."""
+        core = self._core
+        if dialog.owes_ack is not None:
+            self.acknowledge(dialog, b"", "")
+        core.stop_resending(dialog)
+        dialog.phase = Phase.LEAVING
+        branch = COOKIE + core.token()
+        fields = dialog.bye_fields or ()
+        data = dialog.request("BYE", branch, fields=fields, user_agent=core.settings.user_agent)
+        self._open((branch, "BYE"), dialog, data, dialog.next_flow(), now_ns)
+
+    def on_response(self, response: Response, now_ns: int) -> None:
+        """Take a response; one that matches no request of ours is dropped (section 18.1.2)."""
+        core = self._core
+        read_answer(response)
+        if len(response.vias) != 1:
+            core.stats["dropped_response_via"] += 1
+            return
+        transaction = core.client.get((response.via.branch, response.cseq.method))
+        if transaction is None:
+            core.stats["dropped_response_stray"] += 1
+            return
+        kind = On.PROVISIONAL if response.status < 200 else On.SUCCESS if response.status < 300 else On.FAILURE
+        leg = transaction.user
+        if isinstance(leg, Leg) and (response.call_id, response.from_.tag) != (leg.call_id, leg.tag):
+            core.stats["dropped_response_stray"] += 1
+            return
+        if kind is On.FAILURE and isinstance(leg, Leg):
+            transaction.ack = self._failure_ack(leg, response)
+        effects = core.step(transaction, kind, now_ns)
+        if Do.PASS in effects:
+            if isinstance(leg, Leg):
+                self._on_invite_response(leg, kind, response, now_ns)
+            elif isinstance(leg, Dialog) and kind is not On.PROVISIONAL:
+                self._bye_over(leg, response.status)
+        self._tidy(transaction)
+
+    def wake(self, transaction: ClientTransaction, now_ns: int) -> None:
+        """Run the timers of a transaction that are due."""
+        while (event := transaction.due(now_ns)) is not None:
+            if Do.EXPIRED in self._core.step(transaction, event, now_ns):
+                self._expired(transaction, now_ns)
+        self._core.settle(transaction)
+        self._tidy(transaction)
+
+    def _expired(self, transaction: ClientTransaction, now_ns: int) -> None:
+        user = transaction.user
+        if isinstance(user, Dialog):
+            self._bye_over(user, None)
+        elif isinstance(user, Leg):
+            if transaction.state is not State.PROCEEDING:
+                self._fail(user, 408, "no answer from the peer")
+            elif not user.cancelled:
+                self.cancel(user.id, now_ns)
+            else:
+                transaction.terminate()
+                self._fail(user, 487, "cancelled; the peer never said so")
+
+    def _on_invite_response(self, leg: Leg, kind: On, response: Response, now_ns: int) -> None:
+        if kind is On.SUCCESS:
+            self._on_answer(leg, response, now_ns)
+        elif kind is On.FAILURE:
+            self._fail(leg, response.status, response.reason)
+        else:
+            if leg.cancelled and not leg.cancel_sent:
+                self._send_cancel(leg, now_ns)
+            if response.status > 100 and not leg.over:
+                self._core.outputs.append(CallProgress(leg.id, response.status, response))
+
+    def _on_answer(self, leg: Leg, response: Response, now_ns: int) -> None:
+        """Acknowledge a 2xx, again if it came again (section 13.2.2.4)."""
+        core = self._core
+        tag = response.to.tag
+        if tag in leg.acks:
+            ack = leg.acks[tag]
+            if ack is not None:
+                core.transmit(*ack)
+            return
+        if len(leg.acks) >= 8:
+            core.stats["dropped_response_forks"] += 1
+            return
+        dialog = dialog_from_response(response, leg.from_, leg.uri, leg.flow)
+        core.dialogs[dialog.id] = dialog
+        wanted = not leg.over and not leg.cancelled
+        if wanted and not leg.offered and response.body:
+            dialog.owes_ack = leg.cseq
+            leg.acks[tag] = None
+        else:
+            leg.acks[tag] = self._ack(dialog, leg.cseq, b"", "")
+        if wanted:
+            leg.over = True
+            core.outputs.append(CallAnswered(leg.id, dialog.id, response))
+            return
+        dialog.silent = True
+        self.bye(dialog, now_ns)
+        self._fail(leg, 487, "cancelled while it was being answered")
+
+    def _fail(self, leg: Leg, status: int, reason: str) -> None:
+        if not leg.over:
+            leg.over = True
+            self._core.outputs.append(CallFailed(leg.id, status, reason))
+
+    def _bye_over(self, dialog: Dialog, status: int | None) -> None:
+        core = self._core
+        core.drop_dialog(dialog)
+        if not dialog.silent:
+            core.outputs.append(ByeFinished(dialog.id, status))
+
+    def _ack(self, dialog: Dialog, cseq: int, body: bytes, content_type: str) -> tuple[bytes, Flow]:
+        """Send the ACK of a 2xx, a request of its own with a branch of its own (section 13.2.2.4)."""
+        core = self._core
+        branch = COOKIE + core.token()
+        data = dialog.request("ACK", branch, cseq=cseq, body=body, content_type=content_type)
+        flow = dialog.next_flow()
+        core.transmit(data, flow)
+        return data, flow
+
+    def _failure_ack(self, leg: Leg, response: Response) -> bytes:
+        """Write the ACK of a failure, part of the INVITE's transaction (section 17.1.1.3)."""
+        lines = (("From", leg.from_), ("To", response.required("to")), ("Call-ID", leg.call_id))
+        return build_request("ACK", leg.uri, via=via_line(leg.flow, leg.branch), cseq=leg.cseq, lines=lines)
+
+    def _send_cancel(self, leg: Leg, now_ns: int) -> None:
+        """Send CANCEL and give the INVITE 64*T1 more to end (section 9.1)."""
+        leg.cancel_sent = True
+        lines = (("From", leg.from_), ("To", leg.to), ("Call-ID", leg.call_id))
+        data = build_request("CANCEL", leg.uri, via=via_line(leg.flow, leg.branch), cseq=leg.cseq, lines=lines)
+        self._open((leg.branch, "CANCEL"), None, data, leg.flow, now_ns)
+        leg.transaction.extend("R", now_ns + self._core.settings.timing.give_up_ns)
+        self._core.settle(leg.transaction)
+
+    def _open(self, key: tuple[str, str], user: object, data: bytes, flow: Flow, now_ns: int) -> ClientTransaction:
+        core = self._core
+        table = CLIENT_INVITE if key[1] == "INVITE" else CLIENT_OTHER
+        transaction = ClientTransaction(table, key, user, data, flow, core.settings.timing, now_ns)
+        core.client[key] = transaction
+        core.transmit(data, flow)
+        core.settle(transaction)
+        return transaction
+
+    def _tidy(self, transaction: ClientTransaction) -> None:
+        """Forget the leg of a transaction that is over."""
+        if transaction.state is State.TERMINATED and isinstance(transaction.user, Leg):
+            self.legs.pop(transaction.user.id, None)
+
+    def _capabilities(self, flow: Flow, user: str) -> list[tuple[str, str]]:
+        settings = self._core.settings
+        lines = [("Contact", f"<{contact_uri(flow, settings.user or user)}>"), ("Allow", ", ".join(settings.allow))]
+        if settings.supported:
+            lines.append(("Supported", ", ".join(settings.supported)))
+        if settings.user_agent:
+            lines.append(("User-Agent", settings.user_agent))
+        return lines
+
+
+def live_dialog(core: Core, dialog_id: DialogId) -> Dialog | None:
+    """Return a dialog that has been neither ended nor refused, or None."""
+    dialog = core.dialogs.get(dialog_id)
+    return dialog if dialog is not None and dialog.phase in (Phase.EARLY, Phase.CONFIRMED) else None

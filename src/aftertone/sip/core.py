@@ -1,0 +1,133 @@
+"""The tables that both halves of a user agent share.
+
+Owns: live transactions and dialogs, the queue of deadlines, what is to go out, and the counters. Refuses to know: what a
+request means.
+
+Theory of operation: every object that waits has one entry in ``timers``; ``settle`` keeps that entry true after each
+step and forgets what is over. So when all calls have ended and their timers have run, every table is empty: the
+simulation checks it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from aftertone.sip.builder import Echo
+from aftertone.sip.dialog import Dialog, Unacknowledged
+from aftertone.sip.events import DialogId, Output, TransactionId, Transmit
+from aftertone.sip.flow import Flow
+from aftertone.sip.message import Request
+from aftertone.sip.settings import AgentSettings, Timing
+from aftertone.sip.timers import Timers
+from aftertone.sip.transaction import Do, On, State, Table, Transaction
+
+TransactionKey = tuple[str, ...]
+
+COOKIE: Final = "z9hG4bK"
+"""What the branch of every RFC 3261 peer begins with."""
+
+
+class ServerTransaction(Transaction):
+    """A request of a peer."""
+
+    __slots__ = ("dialog", "echo", "id", "key", "merge_key", "request", "tag")
+
+    def __init__(self, table: Table, request: Request, echo: Echo, flow: Flow, timing: Timing, now_ns: int) -> None:
+        super().__init__(table, flow, timing, now_ns)
+        self.request = request
+        self.echo = echo
+        self.id = TransactionId(0)
+        self.key: TransactionKey = ()
+        self.merge_key: TransactionKey | None = None
+        self.tag = ""
+        self.dialog: Dialog | None = None
+
+
+class ClientTransaction(Transaction):
+    """A request of ours. ``user``: the call or dialog that it belongs to, or None when nobody waits for the answer."""
+
+    __slots__ = ("key", "user")
+
+    def __init__(
+        self, table: Table, key: TransactionKey, user: object, data: bytes, flow: Flow, timing: Timing, now_ns: int
+    ) -> None:
+        super().__init__(table, flow, timing, now_ns, data)
+        self.key = key
+        self.user = user
+
+
+class Core:
+    """State without behaviour of its own; see the module."""
+
+    def __init__(self, settings: AgentSettings, entropy: Callable[[int], bytes]) -> None:
+        self.settings: Final = settings
+        self.stats: Final[Counter[str]] = Counter()
+        self.timers: Final[Timers[Transaction | Unacknowledged]] = Timers()
+        self.server: Final[dict[TransactionKey, ServerTransaction]] = {}
+        self.by_id: Final[dict[TransactionId, ServerTransaction]] = {}
+        self.merged: Final[dict[TransactionKey, TransactionKey]] = {}
+        self.client: Final[dict[TransactionKey, ClientTransaction]] = {}
+        self.dialogs: Final[dict[DialogId, Dialog]] = {}
+        self.outputs: list[Output] = []
+        self.secret: Final = entropy(16)
+        self._entropy = entropy
+        self._last_id = 0
+
+    def transmit(self, data: bytes, flow: Flow) -> None:
+        """Send ``data`` over ``flow``."""
+        self.outputs.append(Transmit(data, flow))
+
+    def next_id(self) -> int:
+        """Return a number that this agent has not used."""
+        self._last_id += 1
+        return self._last_id
+
+    def token(self) -> str:
+        """Return 64 bits of entropy as text, for tags, branches and Call-IDs (section 19.3 asks for 32)."""
+        return self._entropy(8).hex()
+
+    def small_number(self, limit: int) -> int:
+        """Return a random number from 0 to ``limit``."""
+        return int.from_bytes(self._entropy(4), "big") % (limit + 1)
+
+    def load(self) -> int:
+        """Return the number of live transactions."""
+        return len(self.server) + len(self.client)
+
+    def step(self, transaction: Transaction, event: On, now_ns: int) -> tuple[Do, ...]:
+        """Move a machine, send what it wants sent, keep its deadline; return the effects for the caller to look at."""
+        effects = transaction.handle(event, now_ns)
+        for effect in effects:
+            if effect is Do.SEND and transaction.last:
+                self.transmit(transaction.last, transaction.flow)
+            elif effect is Do.ACK:
+                self.transmit(transaction.ack, transaction.flow)
+        self.settle(transaction)
+        return effects
+
+    def settle(self, transaction: Transaction) -> None:
+        """Keep the deadline of a transaction true, or forget it when it is over."""
+        if transaction.state is not State.TERMINATED:
+            self.timers.set(transaction, transaction.deadline_ns())
+            return
+        self.timers.set(transaction, None)
+        if isinstance(transaction, ServerTransaction):
+            self.server.pop(transaction.key, None)
+            self.by_id.pop(transaction.id, None)
+            if transaction.merge_key is not None:
+                self.merged.pop(transaction.merge_key, None)
+        elif isinstance(transaction, ClientTransaction):
+            self.client.pop(transaction.key, None)
+
+    def drop_dialog(self, dialog: Dialog) -> None:
+        """Forget a dialog and the 2xx that it may be resending."""
+        self.dialogs.pop(dialog.id, None)
+        self.stop_resending(dialog)
+
+    def stop_resending(self, dialog: Dialog) -> None:
+        """The ACK came, or nobody needs it any more."""
+        if dialog.unacknowledged is not None:
+            self.timers.set(dialog.unacknowledged, None)
+            dialog.unacknowledged = None

@@ -1,0 +1,203 @@
+"""One lasting relation with a peer.
+
+Owns: tags, route set, remote target, the order of requests in both directions, and the 2xx or ACK that may have to be
+sent again. Refuses to know: transactions and events.
+
+Specification: RFC 3261 section 12.
+
+Theory of operation: a dialog begins with the INVITE that makes it (early), is confirmed by a 2xx and ends with a BYE of
+either side. Requests towards a caller go over the flow that its latest request in the dialog came by: the ACK of a 2xx
+travels the route set backwards, so that flow is the next hop when the proxies record routes, the caller itself when they
+do not, and open in the NAT in front of it either way.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from aftertone.sip.builder import Fields, build_request, via_line
+from aftertone.sip.events import DialogId, TransactionId
+from aftertone.sip.faults import ParseError
+from aftertone.sip.flow import Flow, bracketed
+from aftertone.sip.headers import parse_address
+from aftertone.sip.message import Request, Response
+from aftertone.sip.uri import Uri, parse_uri
+
+
+class Phase(enum.Enum):
+    """How far a dialog has come."""
+
+    EARLY = "early"
+    CONFIRMED = "confirmed"
+    LEAVING = "leaving"
+    """Our BYE is under way."""
+    LEFT = "left"
+    """The peer's BYE came and waits for its answer."""
+
+
+@dataclass(eq=False, slots=True)
+class Unacknowledged:
+    """A 2xx to an INVITE that is sent again until its ACK comes (RFC 3261 section 13.3.1.4)."""
+
+    dialog: Dialog
+    transaction_id: TransactionId
+    cseq: int
+    data: bytes
+    flow: Flow
+    offered: bool
+    """The 2xx carries the offer, so the ACK owes an answer."""
+    pause_ns: int
+    resend_ns: int
+    give_up_ns: int
+
+    def deadline_ns(self) -> int:
+        """Return when something is to be done next."""
+        return min(self.resend_ns, self.give_up_ns)
+
+
+@dataclass(eq=False, slots=True)
+class Dialog:
+    """The state of one dialog; ``local`` and ``remote`` are whole From/To values with their tags."""
+
+    id: DialogId
+    local: str
+    remote: str
+    routes: tuple[str, ...]
+    """The route set in the order in which we use it."""
+    target: str
+    flow: Flow
+    caller: bool
+    """We placed the call."""
+    local_cseq: int
+    remote_cseq: int | None = None
+    phase: Phase = Phase.EARLY
+    first: TransactionId | None = None
+    """The INVITE of the peer that made the dialog."""
+    confirmed: bool = False
+    """The ACK of the first INVITE has passed."""
+    unacknowledged: Unacknowledged | None = None
+    bye_fields: Fields | None = None
+    """A BYE of ours that waits until the ACK has come; the headers it is to carry."""
+    owes_ack: int | None = None
+    """CSeq number of our INVITE whose 2xx made the offer, until the application answers it."""
+    silent: bool = False
+    """Nobody was told of this dialog, so nobody is told of its end."""
+    pending: set[TransactionId] = field(default_factory=set)
+    """Requests of the peer inside the dialog that wait for their answer."""
+    offers: set[TransactionId] = field(default_factory=set)
+    """Those of them that are re-INVITE or UPDATE."""
+
+    def in_order(self, number: int) -> bool:
+        """Note the CSeq number of a request; False when it is older than one that came before (section 12.2.2)."""
+        if self.remote_cseq is not None and number < self.remote_cseq:
+            return False
+        self.remote_cseq = number
+        return True
+
+    def request(
+        self,
+        method: str,
+        branch: str,
+        *,
+        cseq: int | None = None,
+        fields: Fields = (),
+        body: bytes = b"",
+        content_type: str = "",
+        user_agent: str = "",
+    ) -> bytes:
+        """Write a request inside the dialog (section 12.2.1.1); without ``cseq`` it takes the next number."""
+        if cseq is None:
+            self.local_cseq += 1
+            cseq = self.local_cseq
+        uri, routes = self.target, self.routes
+        if routes and not _is_loose(routes[0]):
+            # A strict router wants its own URI in the request line and the target at the end of the route.
+            uri, routes = parse_address(routes[0]).uri, (*routes[1:], f"<{self.target}>")
+        lines = [("Route", route) for route in routes]
+        lines += [("From", self.local), ("To", self.remote), ("Call-ID", self.id.call_id)]
+        if user_agent:
+            lines.append(("User-Agent", user_agent))
+        return build_request(
+            method,
+            uri,
+            via=via_line(self.next_flow(), branch),
+            cseq=cseq,
+            lines=lines,
+            fields=fields,
+            body=body,
+            content_type=content_type,
+        )
+
+    def next_flow(self) -> Flow:
+        """Return where requests inside the dialog go: for a call of ours the first route or the target, if it says."""
+        return self.literal_flow() if self.caller else self.flow
+
+    def literal_flow(self) -> Flow:
+        """Return the flow to the first route or the target when that is an address, else the flow known so far."""
+        return literal_flow(parse_address(self.routes[0]).uri if self.routes else self.target, self.flow)
+
+
+def literal_flow(uri_text: str, flow: Flow) -> Flow:
+    """Return the flow to a URI whose host is an address; ``flow`` when it is a name, which is not ours to look up."""
+    try:
+        uri = parse_uri(uri_text)
+        host = str(ipaddress.ip_address(uri.host.strip("[]")))
+    except (ValueError, ParseError):
+        return flow
+    wanted = (uri.params.get("transport") or flow.transport).upper()
+    remote = (host, uri.port or 5060)
+    if wanted not in ("UDP", "TCP") or (remote == flow.remote and wanted == flow.transport):
+        return flow
+    return Flow("TCP" if wanted == "TCP" else "UDP", remote, flow.local)
+
+
+def dialog_from_request(request: Request, tag: str, flow: Flow, local_cseq: int, first: TransactionId) -> Dialog:
+    """Make the dialog that an INVITE of a peer begins (RFC 3261 section 12.1.1); raise ParseError for bad routes."""
+    contact = request.contact
+    return Dialog(
+        id=DialogId(request.call_id, tag, request.from_.tag),
+        local=f"{request.required('to')};tag={tag}",
+        remote=request.required("from"),
+        routes=_routes(request.all("record-route")),
+        target=contact.uri if contact else f"sip:{bracketed(flow.remote[0])}:{flow.remote[1]}",
+        flow=flow,
+        caller=False,
+        local_cseq=local_cseq,
+        remote_cseq=request.cseq.number,
+        first=first,
+    )
+
+
+def dialog_from_response(response: Response, local: str, uri: str, flow: Flow) -> Dialog:
+    """Make the dialog that a 2xx to an INVITE of ours confirms (section 12.1.2); raise ParseError for bad routes."""
+    contact = response.contact
+    return Dialog(
+        id=DialogId(response.call_id, response.from_.tag, response.to.tag),
+        local=local,
+        remote=response.required("to"),
+        routes=_routes(response.all("record-route"))[::-1],
+        target=contact.uri if contact else uri,
+        flow=flow,
+        caller=True,
+        local_cseq=response.cseq.number,
+        phase=Phase.CONFIRMED,
+        confirmed=True,
+    )
+
+
+def _routes(values: Sequence[str]) -> tuple[str, ...]:
+    for value in values:
+        parse_address(value)
+    return tuple(values)
+
+
+def _is_loose(route: str) -> bool:
+    uri = parse_address(route).uri
+    try:
+        parsed: Uri = parse_uri(uri)
+    except ParseError:
+        return True
+    return "lr" in parsed.params

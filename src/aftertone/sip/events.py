@@ -1,0 +1,157 @@
+"""What an agent hands out: bytes to send, and what happened.
+
+Owns: the values. Refuses to know: who acts on them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NewType
+
+from aftertone.sip.flow import Flow
+from aftertone.sip.message import Request, Response
+
+TransactionId = NewType("TransactionId", int)
+"""Names a request of a peer while it waits for our answer; never used twice by one agent."""
+CallId = NewType("CallId", int)
+"""Names a call that we placed; never used twice by one agent."""
+
+
+@dataclass(frozen=True, slots=True)
+class DialogId:
+    """Names a dialog (RFC 3261 section 12)."""
+
+    call_id: str
+    local_tag: str
+    remote_tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transmit:
+    """Bytes to send over a flow, whole and in order."""
+
+    data: bytes
+    flow: Flow
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingCall:
+    """A new INVITE; 100 Trying has been sent. Answer with ``Agent.respond``.
+
+    ``dialog_id`` names the dialog that a 2xx will confirm; a failure leaves none.
+    """
+
+    transaction_id: TransactionId
+    request: Request
+    flow: Flow
+    dialog_id: DialogId
+
+
+@dataclass(frozen=True, slots=True)
+class CallCancelled:
+    """The caller gave up (CANCEL or early BYE), or nobody answered within the ring limit; the INVITE has its answer."""
+
+    transaction_id: TransactionId
+
+
+@dataclass(frozen=True, slots=True)
+class CallConfirmed:
+    """The 2xx to the first INVITE is acknowledged. ``body``: what came with the ACK, an answer when our 2xx offered."""
+
+    dialog_id: DialogId
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CallNotConfirmed:
+    """No ACK came for a 2xx of ours within 64*T1; BYE has been sent and ByeFinished follows."""
+
+    dialog_id: DialogId
+
+
+@dataclass(frozen=True, slots=True)
+class DialogEnded:
+    """The peer sent BYE. Nothing is answered until ``Agent.respond``, which may wait for what must be durable first."""
+
+    dialog_id: DialogId
+    transaction_id: TransactionId
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class ReofferReceived:
+    """A re-INVITE or UPDATE: new media, hold, or only a refresh when there is no body. Answer with ``Agent.respond``."""
+
+    dialog_id: DialogId
+    transaction_id: TransactionId
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class ReofferConfirmed:
+    """The 2xx to a re-INVITE is acknowledged; ``body`` is an answer when our 2xx offered."""
+
+    dialog_id: DialogId
+    transaction_id: TransactionId
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RequestInDialog:
+    """Another request inside a call, such as INFO with a digit. Answer with ``Agent.respond``."""
+
+    dialog_id: DialogId
+    transaction_id: TransactionId
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class ByeFinished:
+    """Our BYE is over and the dialog gone. ``status``: what the peer answered, None when it did not answer."""
+
+    dialog_id: DialogId
+    status: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallProgress:
+    """A provisional response to a call of ours (180 and the like; 100 is not told)."""
+
+    call: CallId
+    status: int
+    response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class CallAnswered:
+    """A call of ours was answered. The ACK has been sent, unless our INVITE had no body: then ``Agent.acknowledge``."""
+
+    call: CallId
+    dialog_id: DialogId
+    response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class CallFailed:
+    """A call of ours ended unanswered. ``status``: the peer's, 408 without an answer, 487 when we cancelled."""
+
+    call: CallId
+    status: int
+    reason: str
+
+
+Event = (
+    IncomingCall
+    | CallCancelled
+    | CallConfirmed
+    | CallNotConfirmed
+    | DialogEnded
+    | ReofferReceived
+    | ReofferConfirmed
+    | RequestInDialog
+    | ByeFinished
+    | CallProgress
+    | CallAnswered
+    | CallFailed
+)
+Output = Transmit | Event

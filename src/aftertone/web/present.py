@@ -1,0 +1,136 @@
+"""Messages as people read them: words for who, when, how long and why it ended.
+
+Owns: the wording of the inbox. Refuses to know: markup (templates), the reader's clock and time zone: a time is given in
+UTC together with its machine form, and the page's module turns that into the reader's own words.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from aftertone.model import Caller, EndReason, Kind, Message, State
+from aftertone.web.schemas import rfc3339
+
+NOBODY: Final = "Unknown caller"
+
+_ANONYMOUS: Final = frozenset({"anonymous", "anonym", "private", "restricted", "unavailable", "unknown", "withheld"})
+_LONGEST_NAME: Final = 120
+
+_ENDINGS: Final = {
+    EndReason.CALLER_HUNG_UP: "The caller hung up.",
+    EndReason.KEY: "The caller ended it with the # key.",
+    EndReason.SILENCE: "Ended after a long silence.",
+    EndReason.TONE: "Ended at a busy or dial tone.",
+    EndReason.LONGEST: "It reached the longest duration.",
+    EndReason.NO_ACK: "The call was never confirmed by the other side.",
+    EndReason.SHUTDOWN: "The machine was switched off during the call.",
+    EndReason.STORAGE: "The disk was full: the end is missing.",
+    EndReason.CUT_OFF: "Cut off by a crash or a power failure: the end is missing.",
+}
+
+
+def clean(text: str) -> str:
+    """Return ``text`` without what cannot be seen or reorders the line; callers choose these characters."""
+    visible = "".join(" " if char.isspace() else char for char in text if _shown(char))
+    return " ".join(visible.split())[:_LONGEST_NAME]
+
+
+def _shown(char: str) -> bool:
+    # Joiners (U+200C, U+200D) are format characters too, but names in Persian and emoji need them.
+    return char.isspace() or char in "\u200c\u200d" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn")
+
+
+def who(caller: Caller) -> tuple[str, str]:
+    """Return (title, second line) for a caller: name and number, or number alone, or an unknown caller."""
+    name, number = clean(caller.name), clean(caller.number)
+    if name.casefold() in _ANONYMOUS or name == number:
+        name = ""
+    if number.casefold() in _ANONYMOUS:
+        number = ""
+    return name or number or NOBODY, number if name else ""
+
+
+def clock_length(duration_ms: int) -> str:
+    """Return a duration as ``0:07`` or ``1:02:03``; a part of a second counts as one, so nothing shows as 0:00."""
+    seconds = max(1, round(max(0, duration_ms) / 1000))
+    minutes, second = divmod(seconds, 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def spoken_length(duration_ms: int) -> str:
+    """Return a duration in words, as a screen reader should say it."""
+    seconds = max(1, round(max(0, duration_ms) / 1000))
+    minutes, second = divmod(seconds, 60)
+    parts = [
+        f"{number} {unit}{'' if number == 1 else 's'}"
+        for number, unit in ((minutes, "minute"), (second, "second"))
+        if number
+    ]
+    return " ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One row of the inbox."""
+
+    id: str
+    title: str
+    subtitle: str
+    is_new: bool
+    is_deleted: bool
+    is_hangup: bool
+    mailbox: str
+    cut_off: bool
+    forwarded: bool
+    started_at: str
+    started_text: str
+    duration_ms: int
+    audio_ms: int
+    length: str
+    length_spoken: str
+    has_audio: bool
+    facts: tuple[str, ...]
+    mark: str
+    """Changes whenever the row has to be drawn anew."""
+
+
+def item_of(message: Message) -> Item:
+    """Return the row that shows ``message``."""
+    title, subtitle = who(message.caller)
+    started_at = rfc3339(message.started_unix_ms)
+    moment = datetime.fromisoformat(started_at).astimezone(UTC)
+    return Item(
+        id=str(message.id),
+        title=title,
+        subtitle=subtitle,
+        is_new=message.state is State.NEW,
+        is_deleted=message.state is State.DELETED,
+        is_hangup=message.kind is Kind.HANGUP,
+        mailbox=message.mailbox,
+        cut_off=message.cut_off,
+        forwarded=message.forwarded,
+        started_at=started_at,
+        started_text=f"{moment.day} {moment:%b %Y, %H:%M} UTC",
+        duration_ms=message.duration_ms,
+        audio_ms=max(message.audio_ms, 1),
+        length=clock_length(message.duration_ms),
+        length_spoken=spoken_length(message.duration_ms),
+        has_audio=bool(message.blob),
+        facts=_facts(message),
+        mark=message.state.value,
+    )
+
+
+def _facts(message: Message) -> tuple[str, ...]:
+    facts = [_ENDINGS[message.end_reason]]
+    if message.forwarded:
+        facts.append("The call was forwarded to the machine.")
+    if message.lost_packets:
+        lost = message.lost_packets
+        facts.append(f"{lost} packet{'' if lost == 1 else 's'} lost on the way; the gaps were smoothed over.")
+    facts.extend(clean(note) for note in message.notes)
+    return tuple(facts[:12])

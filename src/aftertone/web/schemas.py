@@ -1,0 +1,180 @@
+"""The JSON forms of the API.
+
+Owns: field names and types, which clients rely on: add, never rename. Refuses to know: where values come from.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from aftertone.model import Kind, Message, State
+from aftertone.store.rows import Counts, MailboxRow
+
+
+def rfc3339(unix_ms: int) -> str:
+    """Return a wall clock in milliseconds as RFC 3339 in UTC; what no calendar holds becomes 1970."""
+    try:
+        moment = datetime.fromtimestamp(unix_ms // 1000, UTC).replace(microsecond=unix_ms % 1000 * 1000)
+    except (ValueError, OverflowError, OSError):
+        moment = datetime.fromtimestamp(0, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class CallerOut(BaseModel):
+    """Who called, as claimed by the call; empty when nothing was claimed."""
+
+    number: str
+    name: str
+
+
+class MessageOut(BaseModel):
+    """One message or hang-up."""
+
+    id: str
+    mailbox: str
+    state: State
+    kind: Kind
+    caller: CallerOut
+    started_at: str
+    """RFC 3339, UTC."""
+    duration_ms: int
+    audio_ms: int
+    cut_off: bool
+    codec: str
+    sample_rate_hz: int
+    lost_packets: int
+    end_reason: str
+    forwarded: bool
+    mailbox_reason: str
+    heard_at: str | None
+    notes: list[str]
+
+
+def message_out(message: Message) -> MessageOut:
+    """Return the JSON form of ``message``."""
+    return MessageOut(
+        id=str(message.id),
+        mailbox=message.mailbox,
+        state=message.state,
+        kind=message.kind,
+        caller=CallerOut(number=message.caller.number, name=message.caller.name),
+        started_at=rfc3339(message.started_unix_ms),
+        duration_ms=message.duration_ms,
+        audio_ms=message.audio_ms,
+        cut_off=message.cut_off,
+        codec=message.codec,
+        sample_rate_hz=message.sample_rate_hz,
+        lost_packets=message.lost_packets,
+        end_reason=message.end_reason.value,
+        forwarded=message.forwarded,
+        mailbox_reason=message.mailbox_reason,
+        heard_at=None if message.heard_unix_ms is None else rfc3339(message.heard_unix_ms),
+        notes=list(message.notes),
+    )
+
+
+class MessagesOut(BaseModel):
+    """One page of messages, newest first."""
+
+    messages: list[MessageOut]
+    next: str | None
+    """Give this as ``before`` to get the page after this one; null at the end."""
+
+
+class CountsOut(BaseModel):
+    """How many there are of each; ``new`` and ``heard`` count messages, not hang-ups."""
+
+    new: int
+    heard: int
+    hangups: int
+    deleted: int
+
+
+class GreetingOut(BaseModel):
+    """The owner's greeting."""
+
+    sha256: str
+    audio: str
+    """Address of the audio."""
+
+
+class MailboxOut(BaseModel):
+    """One mailbox."""
+
+    name: str
+    rings: int | None
+    """Rings before the machine answers; null takes the setting ``calls.rings``."""
+    greeting: GreetingOut | None
+    """Null while the default greeting is played."""
+    created_at: str
+    counts: CountsOut
+
+
+def mailbox_out(row: MailboxRow, counts: Counts) -> MailboxOut:
+    """Return the JSON form of a mailbox."""
+    greeting = None
+    if row.greeting_sha256:
+        greeting = GreetingOut(sha256=row.greeting_sha256, audio=f"/api/v1/mailboxes/{row.name}/greeting")
+    return MailboxOut(
+        name=row.name,
+        rings=row.rings,
+        greeting=greeting,
+        created_at=rfc3339(row.created_unix_ms),
+        counts=CountsOut(new=counts.new, heard=counts.heard, hangups=counts.hangups, deleted=counts.deleted),
+    )
+
+
+class MailboxesOut(BaseModel):
+    """Every mailbox."""
+
+    mailboxes: list[MailboxOut]
+
+
+class NewMailbox(BaseModel):
+    """A mailbox to be made."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._+-]{1,64}$", examples=["anna"])]
+    rings: Annotated[int, Field(ge=0, le=20)] | None = None
+
+
+class AlarmOut(BaseModel):
+    """Something that a person should look at."""
+
+    code: str
+    text: str
+
+
+class RoleOut(BaseModel):
+    """How one part of the machine is."""
+
+    up: bool
+    calls: int | None = None
+
+
+class HealthOut(BaseModel):
+    """How the machine is."""
+
+    status: str
+    """``ok``; ``alarm`` when calls are taken but something needs a look; ``down`` when no calls are taken."""
+    version: str
+    taking_calls: bool
+    sip_address: str
+    line: RoleOut
+    delivery: RoleOut
+    alarms: list[AlarmOut]
+    now: str
+
+
+class SessionOut(BaseModel):
+    """Who is signed in."""
+
+    via: str
+    """``session`` or ``token``."""
+    csrf_token: str
+    """Send it back in X-CSRF-Token with every unsafe request of a session."""
+    password_set: bool

@@ -1,0 +1,107 @@
+"""`OsFiles` on the kernel that runs the tests."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aftertone.journal.files import LockHeldError, OsFiles, machine_boot_id
+
+HOLD = """
+import sys
+from pathlib import Path
+from aftertone.journal.files import OsFiles
+OsFiles().lock(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_file_is_made_once_and_only_for_its_owner(tmp_path: Path) -> None:
+    files = OsFiles()
+    folder = tmp_path / "journal"
+    assert files.make_directory(folder)
+    assert not files.make_directory(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    path = folder / "a"
+    handle = files.open_new(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(FileExistsError):
+        files.open_new(path)
+    assert files.write(handle, [b"abc", memoryview(b"defg")[1:]]) == 6
+    files.fdatasync(handle)
+    files.sync_directory(folder)
+    files.close(handle)
+    handle = files.open_read(path)
+    assert files.size(handle) == 6
+    assert files.read(handle, 2, 100) == b"cefg"
+    files.close(handle)
+    files.rename(path, folder / "b")
+    assert files.list_directory(folder) == ["b"]
+    files.unlink(folder / "b")
+    assert files.list_directory(folder) == []
+    assert files.free_bytes(folder) > 0
+
+
+def test_preallocation_reserves_without_growing(tmp_path: Path) -> None:
+    files = OsFiles()
+    handle = files.open_new(tmp_path / "a")
+    try:
+        files.preallocate(handle, 1 << 20)
+    except OSError as error:
+        assert error.errno in (errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOSPC)
+    else:
+        assert (tmp_path / "a").stat().st_blocks * 512 >= 1 << 20
+    assert files.size(handle) == 0
+    files.close(handle)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        files.preallocate(handle, 1 << 20)
+
+
+def test_the_lock_keeps_others_out_and_names_the_holder(tmp_path: Path) -> None:
+    files, path = OsFiles(), tmp_path / "lock"
+    assert not files.is_locked(path)
+    handle = files.lock(path)
+    assert files.is_locked(path)
+    with pytest.raises(LockHeldError) as caught:
+        files.lock(path)
+    assert caught.value.pid == os.getpid()
+    files.close(handle)
+    assert not files.is_locked(path)
+    files.close(files.lock(path))
+
+
+def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
+    files, path = OsFiles(), tmp_path / "lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "held\n"
+        assert files.is_locked(path)
+        with pytest.raises(LockHeldError) as caught:
+            files.lock(path)
+        assert caught.value.pid == child.pid
+        child.kill()
+        child.wait()
+    assert not files.is_locked(path)
+
+
+def test_asking_about_a_lock_never_takes_it(tmp_path: Path) -> None:
+    files, path = OsFiles(), tmp_path / "lock"
+    path.touch()
+    assert not files.is_locked(path)
+    handle = files.lock(path)
+    for _ in range(3):
+        assert files.is_locked(path)
+    files.close(handle)
+
+
+def test_the_boot_has_an_id() -> None:
+    assert len(machine_boot_id()) == 16
+    assert machine_boot_id() == machine_boot_id()

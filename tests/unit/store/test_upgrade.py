@@ -1,0 +1,145 @@
+"""A catalog file is made, upgraded or refused; Alembic stays out of a start that needs nothing."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from aftertone.errors import DamagedError, StorageError
+from aftertone.store.catalog import Catalog
+from aftertone.store.engine import Database
+from aftertone.store.faults import NewerSchemaError
+from aftertone.store.schema import SCHEMA_VERSIONS, metadata
+from aftertone.store.upgrade import MIGRATIONS, ensure_current, stored_version
+
+
+def test_the_constant_is_what_alembic_sees() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    scripts = ScriptDirectory.from_config(config)
+    assert scripts.get_heads() == [SCHEMA_VERSIONS[-1]]
+    assert tuple(reversed([script.revision for script in scripts.walk_revisions()])) == SCHEMA_VERSIONS
+
+
+def test_the_migrations_make_exactly_the_tables_of_the_schema(tmp_path: Path) -> None:
+    database = Database(tmp_path / "aftertone.db")
+    ensure_current(database)
+    with database.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        made = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE name = 'changes'").scalar()
+        assert "AUTOINCREMENT" in str(made)
+    database.close()
+
+
+def test_a_second_start_imports_no_alembic(tmp_path: Path) -> None:
+    path = tmp_path / "aftertone.db"
+    Catalog.open(path).close()
+    program = (
+        "import sys; from pathlib import Path; from aftertone.store.catalog import Catalog; "
+        f"Catalog.open(Path({str(path)!r})).close(); sys.exit('alembic' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == 0
+
+
+def test_a_newer_catalog_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "aftertone.db"
+    Catalog.open(path).close()
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("UPDATE alembic_version SET version_num = '9999'")
+    before = path.read_bytes()
+    with pytest.raises(NewerSchemaError, match="newer Aftertone") as caught:
+        Catalog.open(path)
+    assert not caught.value.retry
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_catalog_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "aftertone.db"
+    path.write_bytes(b"these are not the rows you are looking for" * 200)
+    before = path.read_bytes()
+    with pytest.raises(DamagedError, match="rebuilt from the recordings"):
+        Catalog.open(path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["aftertone.db"]
+
+
+def test_somebody_elses_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "aftertone.db"
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("CREATE TABLE recipes (name TEXT)")
+    with pytest.raises(DamagedError, match="not an Aftertone catalog"):
+        Catalog.open(path)
+
+
+def test_a_folder_in_the_way_is_said_plainly(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="file"):
+        Catalog.open(tmp_path / "file" / "aftertone.db")
+
+
+def test_an_empty_file_becomes_a_catalog(tmp_path: Path) -> None:
+    path = tmp_path / "aftertone.db"
+    path.touch()
+    assert stored_version(path) is None
+    Catalog.open(path).close()
+    assert stored_version(path) == SCHEMA_VERSIONS[-1]
+
+
+def test_an_upgrade_that_fails_leaves_the_old_schema_whole(tmp_path: Path) -> None:
+    path, migrations = tmp_path / "aftertone.db", tmp_path / "migrations"
+    Catalog.open(path).close()
+    broken = "op.add_column('messages', sa.Column('colour', sa.Text))\n    raise RuntimeError('power cut')"
+    _write_second_migration(migrations, broken)
+    database = Database(path)
+    with pytest.raises(RuntimeError, match="power cut"):
+        ensure_current(database, versions=("0001", "0002"), migrations=migrations)
+    assert stored_version(path) == "0001"
+    with database.read() as connection:
+        columns = {row[1] for row in connection.exec_driver_sql("PRAGMA table_info(messages)")}
+    assert "colour" not in columns
+    database.close()
+
+
+def test_processes_that_start_together_upgrade_once(tmp_path: Path) -> None:
+    migrations = tmp_path / "migrations"
+    Catalog.open(tmp_path / "aftertone.db").close()
+    _write_second_migration(migrations, "op.add_column('messages', sa.Column('colour', sa.Text))")
+    databases = [Database(tmp_path / "aftertone.db") for _ in range(4)]
+    did: list[bool] = []
+
+    def start(database: Database) -> None:
+        did.append(ensure_current(database, versions=("0001", "0002"), migrations=migrations))
+
+    threads = [threading.Thread(target=start, args=(database,)) for database in databases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for database in databases:
+        database.close()
+    assert sorted(did) == [False, False, False, True]
+    assert stored_version(tmp_path / "aftertone.db", ("0001", "0002")) == "0002"
+
+
+def _write_second_migration(folder: Path, body: str) -> None:
+    versions = folder / "versions"
+    versions.mkdir(parents=True)
+    (folder / "env.py").write_text((MIGRATIONS / "env.py").read_text())
+    first = MIGRATIONS / "versions" / "v0001_first.py"
+    (versions / first.name).write_text(first.read_text())
+    (versions / "v0002_colour.py").write_text(
+        "import sqlalchemy as sa\nfrom alembic import op\nrevision = '0002'\ndown_revision = '0001'\n"
+        f"def upgrade() -> None:\n    {body}\n"
+    )

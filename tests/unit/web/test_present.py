@@ -1,0 +1,62 @@
+"""The words of the inbox."""
+
+from __future__ import annotations
+
+import pytest
+from tests.unit.web.world import World
+
+from aftertone.model import Caller, EndReason
+from aftertone.web.present import NOBODY, clean, clock_length, item_of, spoken_length, who
+from aftertone.web.schemas import rfc3339
+
+
+@pytest.mark.parametrize(
+    ("caller", "expected"),
+    [
+        (Caller("+49301", "Anna"), ("Anna", "+49301")),
+        (Caller("+49301", ""), ("+49301", "")),
+        (Caller("+49301", "+49301"), ("+49301", "")),
+        (Caller("", ""), (NOBODY, "")),
+        (Caller("anonymous", "Anonymous"), (NOBODY, "")),
+        (Caller("+49301", "Anonymous"), ("+49301", "")),
+        (Caller("", "\u202e\u0000 \n"), (NOBODY, "")),
+    ],
+)
+def test_who(caller: Caller, expected: tuple[str, str]) -> None:
+    assert who(caller) == expected
+
+
+def test_what_cannot_be_seen_is_removed_from_names() -> None:
+    assert clean("An\u202ena\x00\x1b[31m \t Weber\u2066") == "Anna[31m Weber"
+    assert (
+        clean("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645") == "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
+    )
+    assert len(clean("x" * 5000)) == 120
+
+
+@pytest.mark.parametrize(
+    ("duration_ms", "clock", "spoken"),
+    [
+        (0, "0:01", "1 second"),
+        (42_400, "0:42", "42 seconds"),
+        (61_000, "1:01", "1 minute 1 second"),
+        (120_000, "2:00", "2 minutes"),
+        (3_723_000, "1:02:03", "62 minutes 3 seconds"),
+    ],
+)
+def test_lengths(duration_ms: int, clock: str, spoken: str) -> None:
+    assert clock_length(duration_ms) == clock
+    assert spoken_length(duration_ms) == spoken
+
+
+def test_every_ending_has_words(world: World) -> None:
+    for reason in EndReason:
+        item = item_of(world.deliver(end_reason=reason, lost_packets=1, notes=("clock not trusted",)))
+        assert item.facts[0].endswith(".")
+        assert "1 packet lost" in item.facts[1]
+        assert item.facts[2] == "clock not trusted"
+
+
+@pytest.mark.parametrize(("unix_ms", "text"), [(0, "1970-01-01T00:00:00.000Z"), (10**18, "1970-01-01T00:00:00.000Z")])
+def test_a_clock_beyond_every_calendar_does_not_break_a_page(unix_ms: int, text: str) -> None:
+    assert rfc3339(unix_ms) == text

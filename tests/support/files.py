@@ -116,7 +116,8 @@ class MemoryFiles:
         self.disk_names: dict[str, int] = {"/": DIRECTORY}
         self.pending_names: list[Change] = []
         self._open: dict[int, _Open] = {}
-        self._next = itertools.count(3)
+        self._next = itertools.count(1)
+        self._next_handle = itertools.count(3)
         self._locks: dict[str, int] = {}
 
     # -- Files
@@ -346,7 +347,7 @@ class MemoryFiles:
         return len(data)
 
     def _handle(self, number: int) -> int:
-        handle = next(self._next)
+        handle = next(self._next_handle)
         self._open[handle] = _Open(number)
         return handle
 

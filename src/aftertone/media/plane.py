@@ -9,8 +9,9 @@ From there on everything is columns: header fields, validity, source, call. What
 as it arrived, before anybody understands it. Level and tones are read off the same rows. A packet costs no object, task
 or callback. One thread owns a plane.
 
-A source is latched (RFC 4961): the first valid packet decides, whatever the description said, because of NATs; from then on
-packets from elsewhere are strangers, counted and dropped, until the signalling agrees on a new address.
+A source is latched (RFC 4961, ``rtp.latch``): where sound really comes from decides, not what the description said,
+because of NATs; from then on packets from elsewhere are strangers, counted and dropped, until the signalling agrees on a
+new address.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ from aftertone.errors import BusyError
 from aftertone.journal.batch import PacketBatch, pack_batch
 from aftertone.media.ear import Ear
 from aftertone.media.player import Player
-from aftertone.media.sockets import bind_port, make_receiver, pack_address, source_address
+from aftertone.media.sockets import bind_port, make_receiver, pack_address, source_address, source_key
 from aftertone.media.table import Stream, Table
 from aftertone.model import Codec
 from aftertone.rtp.batch import Headers, parse
 from aftertone.rtp.events import DigitDetector
+from aftertone.rtp.latch import NO_ADDRESS, SourceLatch
 
 TICK_NS: Final = 20_000_000
 STRIPES: Final = 3
@@ -124,8 +126,7 @@ class Plane:
         self._host, self._ports, self._limits = host, ports, limits
         self._journal, self._entropy = journal, entropy
         self._receiver = make_receiver(ARENA_ROWS)
-        self._latch = np.zeros(capacity, dtype=np.uint64)
-        self._signalled: list[tuple[str, int] | None] = [None] * capacity
+        self._latch = SourceLatch(capacity)
         self._digits: list[DigitDetector | None] = [None] * capacity
         self._free = list(range(capacity - 1, -1, -1))
         self._next_port = int.from_bytes(entropy(2), "big")
@@ -163,8 +164,7 @@ class Plane:
             timestamp=int.from_bytes(noise[2:6], "big"),
             ssrc=int.from_bytes(noise[6:], "big"),
         )
-        self._latch[row] = 0
-        self._signalled[row] = None
+        self._latch.open(row)
         self._digits[row] = DigitDetector()
         return row, port
 
@@ -173,9 +173,7 @@ class Plane:
         self.table.agree(row, stream)
         # Compared with what was signalled before, not with where packets really come from: behind a NAT these differ, and
         # a refresh of the session must not make us forget the address that works.
-        if stream.remote != self._signalled[row]:
-            self._signalled[row] = stream.remote
-            self._latch[row] = 0
+        if self._latch.signal(row, _key_of(stream.remote)):
             self._set_remote(row, stream.remote)
 
     def release(self, row: int) -> None:
@@ -186,9 +184,9 @@ class Plane:
             self._digits[row] = None
             self._free.append(row)
 
-    def play(self, row: int, frames: tuple[bytes, ...], now_ns: int) -> None:
+    def play(self, row: int, frames: tuple[bytes, ...]) -> None:
         """Play ``frames``; ``Played`` follows unless something else is played or ``stop`` is called first."""
-        self.player.play(row, frames, now_ns)
+        self.player.play(row, frames)
 
     def stop(self, row: int) -> None:
         """Stop playing."""
@@ -253,26 +251,21 @@ class Plane:
         self, headers: Headers, owner: npt.NDArray[np.intp], count: int, events: list[MediaEvent]
     ) -> npt.NDArray[np.bool_]:
         """Return which packets count, latching sources on the way."""
-        table = self.table
-        known = table.accepts[owner, headers.payload_type & 127]
-        valid = headers.valid
-        good = valid & known
-        self.dropped["malformed"] += int(count - valid.sum())
-        self.dropped["payload_type"] += int((valid & ~known).sum())
-        keys = self._receiver.sources(count)
-        open_rows = good & (self._latch[owner] == 0)
-        if open_rows.any():
-            for index in np.flatnonzero(open_rows).tolist():
-                row = int(owner[index])
-                if self._latch[row] == 0:
-                    self._latch[row] = keys[index]
-                    address = source_address(self._receiver, index)
-                    self._set_remote(row, address)
-                    events.append(Latched(row, address))
-        ours = keys == self._latch[owner]
-        self.dropped["stranger"] += int((good & ~ours).sum())
-        admitted: npt.NDArray[np.bool_] = good & ours
-        return admitted
+        known = self.table.accepts[owner, headers.payload_type]
+        self.dropped["malformed"] += int(count - headers.valid.sum())
+        self.dropped["payload_type"] += int((headers.valid & ~known).sum())
+        candidates = np.flatnonzero(headers.valid & known)
+        good = np.zeros(count, dtype=np.bool_)
+        if not candidates.size:
+            return good
+        admission = self._latch.admit(owner[candidates], self._receiver.sources(count)[candidates])
+        good[candidates] = admission.accepted
+        self.dropped["stranger"] += int(candidates.size - admission.accepted.sum())
+        for index in candidates[admission.locked].tolist():
+            row, address = int(owner[index]), source_address(self._receiver, index)
+            self._set_remote(row, address)
+            events.append(Latched(row, address))
+        return good
 
     def _hear_keys(
         self,
@@ -359,3 +352,10 @@ class Plane:
             return
         self.table.remote_name[row, : len(name)] = np.frombuffer(name, dtype=np.uint8)
         self.table.remote_length[row] = len(name)
+
+
+def _key_of(address: tuple[str, int] | None) -> int:
+    try:
+        return NO_ADDRESS if address is None else source_key(*address)
+    except OSError:
+        return NO_ADDRESS

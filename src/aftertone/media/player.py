@@ -28,6 +28,7 @@ from aftertone.rtp.packet import write_headers
 
 FRAME_NS: Final = 20_000_000
 CATCH_UP: Final = 3
+AT_NEXT_TICK: Final = -1
 KEEPALIVE_NS: Final = 3_000_000_000
 COMFORT_NOISE: Final = b"\x46"
 """Noise at -70 dBov and no spectrum: there is somebody, and it is quiet (RFC 3389 section 3)."""
@@ -46,14 +47,14 @@ class Player:
         self._clock_hz = np.array([clock_rate_hz(n) for n in range(len(CODECS))], dtype=np.int64)
         self.sent_packets = 0
 
-    def play(self, row: int, frames: tuple[bytes, ...], now_ns: int) -> None:
+    def play(self, row: int, frames: tuple[bytes, ...]) -> None:
         """Start ``frames`` on ``row`` at the next tick, in place of what plays there."""
         table = self._table
         table.clips[row] = frames
         table.frame[row], table.frames[row] = 0, len(frames)
         table.playing[row] = True
         table.marker[row] = True
-        table.due_ns[row] = now_ns
+        table.due_ns[row] = AT_NEXT_TICK
 
     def stop(self, row: int) -> None:
         """Stop what plays on ``row``; nothing is reported for it."""
@@ -63,6 +64,7 @@ class Player:
     def tick(self, now_ns: int) -> list[int]:
         """Send all that is due. Returns the rows whose clip has just come to its end."""
         table = self._table
+        table.due_ns[table.playing & (table.due_ns == AT_NEXT_TICK)] = now_ns
         for _ in range(CATCH_UP):
             due = np.flatnonzero(table.playing & (table.due_ns <= now_ns) & (table.frame < table.frames))
             if not due.size:

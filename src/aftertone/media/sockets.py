@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import secrets
 import socket
 import struct
 import sys
@@ -26,6 +27,8 @@ ROW_BYTES: Final = 1536
 NAME_BYTES: Final = 28
 CONTROL_BYTES: Final = 64
 _SO_TIMESTAMPNS: Final = 35
+_FOLD: Final = secrets.randbits(64) | 1
+"""Folds IPv6 addresses into keys; drawn at start, so that nobody can choose an address whose key is another's."""
 
 _MSGHDR = np.dtype(
     {
@@ -80,7 +83,7 @@ def source_key(host: str, port: int) -> int:
         if packed[:12] == b"\x00" * 10 + b"\xff\xff":
             return _key4(packed[12:], port)
         high, low = struct.unpack("=QQ", packed)
-        return int((high ^ (low * 0x9E3779B97F4A7C15)) & 0xFFFFFFFFFFFF0000 | port) or 1
+        return int((high ^ (low * _FOLD)) & 0xFFFFFFFFFFFF0000 | port) or 1
     return _key4(socket.inet_aton(host), port)
 
 
@@ -98,7 +101,7 @@ def _keys(names: U8) -> U64:
     six = np.ascontiguousarray(names[:, 8:24])
     mapped = (six[:, :10] == 0).all(axis=1) & (six[:, 10:12] == 255).all(axis=1)
     halves = six.view(np.uint64)
-    folded = (halves[:, 0] ^ (halves[:, 1] * np.uint64(0x9E3779B97F4A7C15))) & np.uint64(0xFFFFFFFFFFFF0000) | port
+    folded = (halves[:, 0] ^ (halves[:, 1] * np.uint64(_FOLD))) & np.uint64(0xFFFFFFFFFFFF0000) | port
     inner = np.ascontiguousarray(six[:, 12:16]).view(">u4")[:, 0].astype(np.uint64) << np.uint64(16) | port
     return np.where(family == socket.AF_INET6, np.where(mapped, inner, np.maximum(folded, np.uint64(1))), four)
 

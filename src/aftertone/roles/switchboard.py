@@ -420,7 +420,7 @@ class Switchboard:
     def play(self, live: Live, clip: str) -> None:
         """Play a clip to a call in the codec that was agreed."""
         frames = self._clips.frames(clip, live.envelope.mailbox, self._codec(live))
-        self.plane.play(live.row, frames, time.monotonic_ns())
+        self.plane.play(live.row, frames)
 
     def end_recording(self, live: Live, reason: EndReason) -> None:
         """Journal the end of a recording; the call hears when it is durable."""

@@ -141,15 +141,20 @@ class Dialog:
 
 
 def literal_flow(uri_text: str, flow: Flow) -> Flow:
-    """Return the flow to a URI whose host is an address; ``flow`` when it is a name, which is not ours to look up."""
+    """Return the flow to a URI whose host is an address; ``flow`` when it is a name, which is not ours to look up.
+
+    A URI that names no transport means UDP (RFC 3263 section 4.1), unless it is just where ``flow`` leads already.
+    """
     try:
         uri = parse_uri(uri_text)
         host = str(ipaddress.ip_address(uri.host.strip("[]")))
     except (ValueError, ParseError):
         return flow
-    wanted = (uri.params.get("transport") or flow.transport).upper()
+    named = uri.params.get("transport")
+    wanted = (named or "UDP").upper()
     remote = (host, uri.port or 5060)
-    if wanted not in ("UDP", "TCP") or (remote == flow.remote and wanted == flow.transport):
+    known = remote == flow.remote and (named is None or wanted == flow.transport)
+    if known or wanted not in ("UDP", "TCP"):
         return flow
     return Flow("TCP" if wanted == "TCP" else "UDP", remote, flow.local)
 

@@ -46,7 +46,7 @@ def request(
     via: str = "",
     drop: str = "",
 ) -> bytes:
-    """Return a well-formed request; ``extra`` holds whole lines, ``drop`` the name of a header to leave out."""
+    """Return a well-formed request; ``extra`` holds whole lines, ``drop`` the name of a usual header to leave out."""
     body = b"" if method in ("ACK", "BYE", "CANCEL", "OPTIONS") and body == SDP else body
     lines = [
         f"Via: {via or f'SIP/2.0/UDP 192.0.2.7:5062;branch={branch};rport'}",
@@ -57,10 +57,10 @@ def request(
         f"CSeq: {cseq} {method}",
         "Contact: <sip:ann@192.0.2.7:5062>",
         *([f"Content-Type: {content_type}"] if body else []),
-        *([line for line in extra.split("\r\n") if line]),
         f"Content-Length: {len(body)}",
     ]
     kept = [line for line in lines if not drop or not line.startswith(f"{drop}:")]
+    kept += [line for line in extra.split("\r\n") if line]
     return "\r\n".join([f"{method} {uri} SIP/2.0", *kept, "", ""]).encode() + body
 
 

@@ -16,7 +16,6 @@ def asking(uri: str = "sip:box@192.0.2.1", **headers: str) -> Request:
 @pytest.mark.parametrize(
     ("value", "number", "name"),
     [
-        ('"Ann Lee" <sip:+49 30@x>;tag=1', "", "Ann Lee"),
         ('"Ann Lee" <sip:+49-30.12(3)@x>;tag=1', "+4930123", "Ann Lee"),
         ("<sip:ann.lee@x>", "ann.lee", ""),
         ("J\udcfcrgen <sip:j%C3%BCrgen@x;user=phone>", "jürgen", "Jürgen"),
@@ -32,9 +31,7 @@ def asking(uri: str = "sip:box@192.0.2.1", **headers: str) -> Request:
 def test_the_caller_as_from_names_it(value: str, number: str, name: str) -> None:
     headers = {"from": [value]} if value else {}
     caller = caller_of(Request("INVITE", "sip:a@b", headers))
-    if number or name or "+49 30" not in value:
-        assert caller.number == number or "+49 30" in value
-    assert caller.name == name or "+49 30" in value
+    assert caller == Caller(number, name)
 
 
 def test_a_name_is_not_longer_than_a_screen() -> None:

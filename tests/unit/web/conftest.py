@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.unit.web.visitor import Visitor
-from tests.unit.web.world import HERE, PASSWORD, World, make_world
+from tests.unit.web.world import BEARER, HERE, PASSWORD, World, make_world
 
 from aftertone.web import passwords
 
@@ -19,9 +19,18 @@ def _cheap_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passwords, "_hasher", PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
 
 
+@pytest.fixture(scope="session")
+def empty_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalog with the mailbox ``main``, made once and copied."""
+    folder = tmp_path_factory.mktemp("catalog")
+    with make_world(folder):
+        pass
+    return folder / "aftertone.db"
+
+
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with make_world(tmp_path) as made:
+def world(tmp_path: Path, empty_catalog: Path) -> Iterator[World]:
+    with make_world(tmp_path, empty_catalog) as made:
         yield made
 
 
@@ -35,8 +44,6 @@ def stranger(world: World) -> Iterator[Visitor]:
 @pytest.fixture
 def api(world: World) -> Iterator[Visitor]:
     """A client with the bearer token."""
-    from tests.unit.web.world import BEARER
-
     with world.client() as client:
         client.headers.update(BEARER)
         yield client

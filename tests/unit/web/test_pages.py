@@ -34,7 +34,7 @@ def test_messages_hangups_and_bin_are_apart(world: World, browser: Visitor) -> N
 
 def test_new_and_heard_are_told_in_words(world: World, browser: Visitor) -> None:
     world.deliver(name="Anna Weber")
-    world.deliver(name="Bruno Hauser", state=State.HEARD, cut_off=True)
+    world.deliver(name="Bruno Hauser", state=State.HEARD, cut_off=True, minutes_ago=9)
     rows = browser.get("/").text.split("<li ")[1:]
     assert ["New</span>" in row for row in rows] == [True, False]
     assert ["Heard</span>" in row for row in rows] == [False, True]

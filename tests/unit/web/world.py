@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,8 +19,12 @@ from aftertone.audio.flac import read_audio, write_flac
 from aftertone.model import Caller, EndReason, Kind, Message, State, mint_id
 from aftertone.store.blobs import DirectoryBlobs, message_key
 from aftertone.store.catalog import Catalog
+from aftertone.web import passwords
 from aftertone.web.app import create_app
 from aftertone.web.services import DeskServices
+
+REAL_HASHER = passwords._hasher
+"""The hasher that the program uses; most tests take a cheaper one."""
 
 NOW_MS = 1_795_366_800_000
 """A Sunday in November 2026, 17:00 UTC."""
@@ -163,11 +168,14 @@ class World:
 
 
 @contextmanager
-def make_world(folder: Path) -> Iterator[World]:
-    """Give a world with one mailbox, ``main``."""
+def make_world(folder: Path, template: Path | None = None) -> Iterator[World]:
+    """Give a world with one mailbox, ``main``; ``template`` is a catalog to begin with."""
+    if template is not None:
+        shutil.copy(template, folder / "aftertone.db")
     catalog = Catalog.open(folder / "aftertone.db")
     try:
-        catalog.add_mailbox("main")
+        if template is None:
+            catalog.add_mailbox("main")
         yield World(folder, catalog, DirectoryBlobs(folder / "blobs"))
     finally:
         catalog.close()

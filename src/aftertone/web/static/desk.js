@@ -149,11 +149,14 @@ const REQUESTS = {
 };
 const DONE = { heard: "Marked as heard.", unheard: "Marked as new.", restore: "Restored." };
 
-async function act(id, action) {
+// Ask for an action; true when it is done and durable. `then` runs before the page is read again, so that an undo is
+// there no later than the row is gone.
+async function act(id, action, then = () => {}) {
   const [method, path] = REQUESTS[action];
   try {
     const answer = await fetch(`/api/v1/messages/${id}${path}`, { method, headers: { "X-CSRF-Token": csrfToken } });
     if (answer.ok) {
+      then();
       await refresh();
       return true;
     }
@@ -202,14 +205,11 @@ async function onAction(form) {
   const neighbour = row.nextElementSibling ?? row.previousElementSibling;
   if (id === current && action === "delete") audio.pause();
   if (action === "unheard") heard.add(id); // marked new on purpose: what was played before does not undo that
-  if (!(await act(id, action))) return;
-  if (action === "delete") {
-    tell(`Message from ${who} is in the bin.`, async () => {
-      if (await act(id, "restore")) focusOn(rowOf(id));
-    });
-  } else {
-    say(DONE[action]);
-  }
+  const done = await act(id, action, () => {
+    if (action !== "delete") say(DONE[action]);
+    else tell(`Message from ${who} is in the bin.`, async () => { if (await act(id, "restore")) focusOn(rowOf(id)); });
+  });
+  if (!done) return;
   if (!rowOf(id)) focusOn(neighbour && rowOf(neighbour.dataset.id));
 }
 

@@ -1,0 +1,266 @@
+"""The desk in a real Chromium: from the one-time link to a message that arrives while one looks."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+from tests.e2e.conftest import Desk
+from tests.unit.web.world import PASSWORD, make_flac
+
+from aftertone.model import EndReason, Kind, State
+
+PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
+
+
+def sign_in(page: Page, desk: Desk) -> None:
+    """Use a link and set the password, as an owner does on the first day."""
+    page.goto(desk.link())
+    page.get_by_role("button", name="Sign in with this link").click()
+    page.get_by_label("New password").fill(PASSWORD)
+    page.get_by_label("The same once more").fill(PASSWORD)
+    page.get_by_role("button", name="Save the password").click()
+    expect(page).to_have_url(f"{desk.url}/")
+
+
+def row(page: Page, name: str) -> Any:
+    """Return the row of a caller."""
+    return page.locator(".row").filter(has_text=name)
+
+
+def test_from_the_link_to_a_heard_message(desk: Desk, visit: Any) -> None:
+    message = desk.world.deliver(name="Anna Weber", audio=make_flac(1.0), duration_ms=1000)
+    page = visit()
+    page.goto(desk.url)
+    expect(page.get_by_text("one-time link")).to_be_visible()
+    sign_in(page, desk)
+    expect(page).to_have_title("(1) Messages · Aftertone")
+    anna = row(page, "Anna Weber")
+    expect(anna.get_by_text("New", exact=True)).to_be_visible()
+    anna.locator("summary").click()
+    expect(anna.locator(".facts")).to_contain_text("Sunday")
+    assert desk.world.catalog.message(message.id).state is State.NEW
+    anna.get_by_role("button", name="Play message from Anna Weber").click()
+    expect(anna.get_by_text("Heard", exact=True)).to_be_visible()
+    expect(page).to_have_title("Messages · Aftertone")
+    assert desk.world.catalog.message(message.id).state is State.HEARD
+    expect(anna.locator(".elapsed")).to_have_text("0:01")
+    anna.get_by_role("button", name="Mark as new").click()
+    expect(anna.get_by_text("New", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    page.get_by_label("Password").fill("not the password")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    expect(anna).to_be_visible()
+
+
+def test_hearing_the_beginning_marks_nothing(desk: Desk, visit: Any) -> None:
+    message = desk.world.deliver(name="Anna Weber", audio=make_flac(30), duration_ms=30_000)
+    page = visit()
+    sign_in(page, desk)
+    anna = row(page, "Anna Weber")
+    anna.get_by_role("button", name="Play").click()
+    expect(anna.get_by_role("button", name="Pause")).to_be_visible()
+    anna.get_by_role("slider").fill("29900")
+    expect(anna.get_by_role("button", name="Play")).to_be_visible()
+    expect(anna.locator(".elapsed")).to_have_text("0:30")
+    assert desk.world.catalog.message(message.id).state is State.NEW
+
+
+def test_delete_undo_and_restore(desk: Desk, visit: Any) -> None:
+    message = desk.world.deliver(name="Anna Weber")
+    desk.world.deliver(name="Bruno Hauser", minutes_ago=60)
+    page = visit()
+    sign_in(page, desk)
+    anna = row(page, "Anna Weber")
+    anna.locator("summary").click()
+    anna.get_by_role("button", name="Delete").click()
+    expect(anna).to_have_count(0)
+    expect(row(page, "Bruno Hauser").locator("summary")).to_be_focused()
+    assert desk.world.catalog.message(message.id).state is State.DELETED
+    page.get_by_role("button", name="Undo").click()
+    expect(anna.locator("summary")).to_be_focused()
+    assert desk.world.catalog.message(message.id).state is State.NEW
+    anna.locator("summary").click()
+    anna.get_by_role("button", name="Delete").click()
+    expect(anna).to_have_count(0)
+    page.keyboard.press("Control+z")
+    expect(anna).to_be_visible()
+    anna.locator("summary").click()
+    anna.get_by_role("button", name="Delete").click()
+    page.get_by_role("link", name="Bin").click()
+    anna.locator("summary").click()
+    anna.get_by_role("button", name="Restore").click()
+    expect(page.get_by_role("heading", name="The bin is empty")).to_be_visible()
+    assert desk.world.catalog.message(message.id).state is State.NEW
+
+
+def test_a_message_appears_by_itself_while_another_one_plays(desk: Desk, visit: Any) -> None:
+    desk.world.deliver(name="Anna Weber", audio=make_flac(30), duration_ms=30_000)
+    page = visit()
+    sign_in(page, desk)
+    expect(page.locator("#live .word")).to_have_text("Live")
+    anna = row(page, "Anna Weber")
+    anna.get_by_role("button", name="Play").click()
+    expect(anna.get_by_role("button", name="Pause")).to_be_visible()
+    page.evaluate("window.untouched = true")
+    started = time.monotonic()
+    desk.world.deliver(name="Bruno Hauser", minutes_ago=0)
+    expect(row(page, "Bruno Hauser")).to_be_visible()
+    assert time.monotonic() - started < 1
+    expect(page.locator("#say")).to_contain_text("Bruno Hauser")
+    expect(page.locator(".row").first).to_contain_text("Bruno Hauser")
+    expect(page).to_have_title("(2) Messages · Aftertone")
+    expect(anna.get_by_role("button", name="Pause")).to_be_visible()
+    assert page.evaluate("window.untouched")
+
+
+def test_the_banner_comes_and_goes_by_itself(desk: Desk, visit: Any) -> None:
+    line = desk.world.line
+    page = visit()
+    sign_in(page, desk)
+    expect(page.get_by_text("aftertone call sip:main@192.168.1.20")).to_be_visible()
+    desk.world.line = None
+    expect(page.get_by_text("Not taking calls.")).to_be_visible()
+    desk.world.line = line
+    expect(page.get_by_text("Not taking calls.")).to_have_count(0)
+
+
+def test_a_hostile_name_is_only_a_name(desk: Desk, visit: Any) -> None:
+    page = visit()
+    sign_in(page, desk)
+    expect(page.locator("#live .word")).to_have_text("Live")
+    attack = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+    desk.world.deliver(name=attack)
+    expect(page.locator(".row .who")).to_have_text(attack)
+    page.reload()
+    expect(page.locator(".row .who")).to_have_text(attack)
+    expect(page.locator(".row img, .row script")).to_have_count(0)
+    assert "owned" not in page.title()
+
+
+def test_everything_can_be_done_with_the_keyboard(desk: Desk, visit: Any) -> None:
+    message = desk.world.deliver(name="Anna Weber", audio=make_flac(30), duration_ms=30_000)
+    page = visit(reduced_motion="reduce")
+    sign_in(page, desk)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the messages")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    anna = row(page, "Anna Weber")
+    expect(anna.get_by_role("button", name="Play")).to_be_focused()
+    page.keyboard.press("Space")
+    expect(anna.get_by_role("button", name="Pause")).to_be_focused()
+    page.keyboard.press("Space")
+    page.keyboard.press("Tab")
+    expect(anna.locator("summary")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(anna.get_by_role("slider")).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(anna.get_by_role("slider")).to_have_attribute("aria-valuetext", re.compile(r"0:0[5-9] of 0:30"))
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(anna.get_by_role("button", name="Mark as new")).to_be_visible()
+    assert desk.world.catalog.message(message.id).state is State.HEARD
+
+
+def test_the_page_works_without_a_script(desk: Desk, visit: Any) -> None:
+    desk.world.deliver(name="Anna Weber")
+    page = visit(java_script_enabled=False)
+    sign_in(page, desk)
+    anna = row(page, "Anna Weber")
+    anna.locator("summary").click()
+    expect(anna.locator("audio")).to_be_visible()
+    anna.get_by_role("button", name="Mark as heard").click()
+    expect(anna.get_by_text("Heard", exact=True)).to_be_visible()
+
+
+def test_nothing_is_cut_off_at_any_width(desk: Desk, visit: Any) -> None:
+    desk.world.catalog.add_mailbox("a-mailbox-with-a-rather-long-name-that-somebody-chose-for-it")
+    desk.world.deliver(name="Maximiliane " * 9, number="+49301234567890", cut_off=True)
+    page = visit()
+    sign_in(page, desk)
+    page.locator("summary").first.click()
+    for width in (320, 390, 768, 1180):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.skipif(os.environ.get("AFTERTONE_PICTURES") != "1", reason="pictures are made when AFTERTONE_PICTURES=1")
+def test_pictures(desk: Desk, visit: Any) -> None:
+    world = desk.world
+    world.now_ms = time.time_ns() // 1_000_000
+    sizes = {"phone": (390, 844), "desktop": (1180, 820)}
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    first = visit()
+    first.goto(desk.url)
+    first.screenshot(path=PICTURES / "desk-welcome-desktop-light.png")
+    sign_in(first, desk)
+    state = first.context.storage_state()
+    for size, (width, height) in sizes.items():
+        page = visit(width=width, height=height, storage_state=state)
+        page.goto(desk.url)
+        expect(page.locator("#live .word")).to_have_text("Live")
+        page.screenshot(path=PICTURES / f"desk-empty-{size}-light.png")
+    _fill(desk)
+    for size, (width, height) in sizes.items():
+        for theme in ("light", "dark"):
+            page = visit(width=width, height=height, dark=theme == "dark", storage_state=state)
+            page.goto(desk.url)
+            expect(page.locator("#live .word")).to_have_text("Live")
+            row(page, "Anna Weber").get_by_role("button", name="Play").click()
+            row(page, "Anna Weber").get_by_role("slider").fill("17000")
+            row(page, "Anna Weber").get_by_role("button", name="Pause").click()
+            page.mouse.move(0, 0)
+            page.screenshot(path=PICTURES / f"desk-{size}-{theme}.png")
+    world.line = None
+    page = visit(width=390, height=844, dark=True, storage_state=state)
+    page.goto(desk.url)
+    row(page, "Bruno Hauser").locator("summary").click()
+    row(page, "Bruno Hauser").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("button", name="Undo")).to_be_visible()
+    page.mouse.move(0, 0)
+    page.evaluate("window.scrollTo(0, 0)")
+    page.screenshot(path=PICTURES / "desk-alarm-phone-dark.png")
+
+
+def _fill(desk: Desk) -> None:
+    world = desk.world
+    world.catalog.add_mailbox("workshop")
+    world.deliver(name="Anna Weber", number="+49 30 1234567", minutes_ago=4, audio=make_flac(42), duration_ms=42_000)
+    world.deliver(name="", number="+49 171 5550123", minutes_ago=95, duration_ms=8_000)
+    world.deliver(name="Bruno Hauser", number="+43 1 5880456", minutes_ago=60 * 20, duration_ms=63_000, cut_off=True)
+    world.deliver(
+        name="Tischlerei Morgenroth",
+        number="+49 40 5556677",
+        mailbox="workshop",
+        minutes_ago=60 * 26,
+        duration_ms=127_000,
+        state=State.HEARD,
+    )
+    world.deliver(name="", number="anonymous", minutes_ago=60 * 50, duration_ms=3_000, state=State.HEARD)
+    world.deliver(
+        name="Oma Hilde",
+        number="+49 8151 99887",
+        minutes_ago=60 * 75,
+        duration_ms=214_000,
+        state=State.HEARD,
+        lost_packets=3,
+    )
+    world.deliver(
+        name="Praxis Dr. Okonkwo",
+        number="+49 30 7654321",
+        minutes_ago=60 * 24 * 12,
+        duration_ms=35_000,
+        state=State.HEARD,
+        end_reason=EndReason.KEY,
+    )
+    world.deliver(kind=Kind.HANGUP, minutes_ago=300, duration_ms=900)

@@ -18,6 +18,12 @@ from aftertone.model import EndReason, Kind, State
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 
 
+TOO_WIDE = """() => [...document.querySelectorAll("body *")]
+  .filter((part) => part.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5)
+  .filter((part) => !part.closest(".tabs, .who"))
+  .map((part) => part.outerHTML.slice(0, 80))"""
+
+
 def sign_in(page: Page, desk: Desk) -> None:
     """Use a link and set the password, as an owner does on the first day."""
     page.goto(desk.link())
@@ -151,9 +157,11 @@ def test_everything_can_be_done_with_the_keyboard(desk: Desk, visit: Any) -> Non
     message = desk.world.deliver(name="Anna Weber", audio=make_flac(30), duration_ms=30_000)
     page = visit(reduced_motion="reduce")
     sign_in(page, desk)
+    expect(page.locator("#live .word")).to_have_text("Live")
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the messages")).to_be_focused()
     page.keyboard.press("Enter")
+    expect(page.locator("#main")).to_be_focused()
     page.keyboard.press("Tab")
     anna = row(page, "Anna Weber")
     expect(anna.get_by_role("button", name="Play")).to_be_focused()
@@ -191,6 +199,7 @@ def test_nothing_is_cut_off_at_any_width(desk: Desk, visit: Any) -> None:
     page.locator("summary").first.click()
     for width in (320, 390, 768, 1180):
         page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate(TOO_WIDE) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 

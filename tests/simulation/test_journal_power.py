@@ -7,12 +7,14 @@ ledger notices.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.support.files import Clock, Fault, MemoryFiles, PowerCut, at_call, nowhere
 
 from aftertone.errors import StateError, StorageError
 from aftertone.journal.committer import Committer, JournalFull
@@ -21,7 +23,6 @@ from aftertone.journal.reader import JournalReader
 from aftertone.journal.record import Kind
 from aftertone.journal.segment import SegmentName
 from aftertone.journal.stats import WriterState
-from tests.support.files import Clock, Fault, MemoryFiles, PowerCut, at_call, nowhere
 
 FOLDER = Path("/data/journal")
 BOOT_ID = bytes(range(16))
@@ -228,9 +229,7 @@ def live_once(rng: random.Random, files: MemoryFiles, ledger: Ledger, clock: Clo
     life.committer.close()
 
 
-def follow(
-    follower: JournalReader, ledger: Ledger, taken: dict[SegmentName, set[tuple[int, int]]]
-) -> None:
+def follow(follower: JournalReader, ledger: Ledger, taken: dict[SegmentName, set[tuple[int, int]]]) -> None:
     """Read on, and remove the oldest segment that was read to its end."""
     try:
         for name, record in follower.poll():
@@ -253,10 +252,8 @@ def test_random_lives(block: int) -> None:
         clock, ledger = Clock(), Ledger()
         files = MemoryFiles(clock=clock)
         for _ in range(rng.randrange(1, 5)):
-            try:
+            with contextlib.suppress(PowerCut, StorageError):
                 live_once(rng, files, ledger, clock)
-            except (PowerCut, StorageError):
-                pass
             files.inject = nowhere
             if rng.random() < 0.7:
                 files = files.after_cut(rng)

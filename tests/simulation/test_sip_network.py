@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 
 import pytest
+from tests.unit.sip.kit import MS, SDP, S, Wire, agent, request
 
 from aftertone.sip.events import (
     ByeFinished,
@@ -25,7 +26,6 @@ from aftertone.sip.events import (
     RequestInDialog,
     TransactionId,
 )
-from tests.unit.sip.kit import MS, SDP, S, Wire, agent, request
 
 SEEDS = 400
 CALLS = 3
@@ -209,7 +209,14 @@ def test_a_caller_that_vanishes_leaves_nothing_behind() -> None:
                 wire.b.bye(event.dialog_id, wire.now_ns)
 
         wire.on_b = on_b
-        wire.a.invite("sip:b@192.0.2.20", from_uri="sip:a@192.0.2.10", body=SDP, flow=wire.flow_a, now_ns=0)
+        wire.a.invite(
+            "sip:b@192.0.2.20",
+            from_uri="sip:a@192.0.2.10",
+            body=SDP,
+            content_type="application/sdp",
+            flow=wire.flow_a,
+            now_ns=0,
+        )
         wire.run()
         assert wire.b.held().dialogs == wire.b.held().timers == 0
         assert len(confirmed) <= 1

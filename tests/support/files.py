@@ -40,8 +40,8 @@ class Fault(enum.Enum):
     """The power goes before the call."""
 
 
-class PowerCut(BaseException):  # noqa: N818 - not an error: nothing may catch it
-    """The machine is dark; only `MemoryFiles.after_cut` goes on from here."""
+class PowerCut(BaseException):
+    """The machine is dark, which is no error that a program may catch; only `MemoryFiles.after_cut` goes on from here."""
 
 
 class Clock:

@@ -194,7 +194,7 @@ def _table(messages: list[dict[str, Any]]) -> Table:
         seconds = round(m["duration_ms"] / 1000)
         length = f"{seconds // 60}:{seconds % 60:02}" + (" cut off" if m["cut_off"] else "")
         mark = {"new": "new", "heard": "", "deleted": "bin"}[m["state"]]
-        table.add_row(mark, when, _printable(who), length, m["mailbox"], m["id"])
+        table.add_row(mark, when, _printable(who), length, m["mailbox"], m["id"][-8:])
     return table
 
 

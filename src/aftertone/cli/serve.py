@@ -63,7 +63,7 @@ class _Welcome:
         web = f"{desk['login']}   (opens once; then choose a password)" if "login" in desk else str(desk["url"])
         local = f"sip:main@127.0.0.1{'' if port == 5060 else f':{port}'}"
         command = Path(sys.argv[0])
-        shown = command if not command.is_absolute() else _relative(command)
+        shown = "aftertone" if command.name == "__main__.py" else _relative(command)
         option = "" if self._folder.root == Path("var").absolute() else f" --data {self._folder.root}"
         typer.echo(
             f"\nAftertone is ready after {time.monotonic() - self._began_s:.1f} s. It takes calls now.\n\n"

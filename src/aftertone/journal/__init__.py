@@ -8,7 +8,7 @@ found again).
 
 from __future__ import annotations
 
-from aftertone.journal.batch import BATCH_BYTES, ROW_BYTES, PacketBatch, pack_batch, unpack_batch
+from aftertone.journal.batch import BATCH_BYTES, ROW_BYTES, PacketBatch, join_batches, pack_batch, unpack_batch
 from aftertone.journal.committer import JournalFull
 from aftertone.journal.entry import Entry, unpack
 from aftertone.journal.files import Files, OsFiles, machine_boot_id
@@ -40,6 +40,7 @@ __all__ = [
     "SegmentName",
     "WriterState",
     "WriterStats",
+    "join_batches",
     "machine_boot_id",
     "pack_batch",
     "unpack",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -87,12 +87,33 @@ class PacketBatch:
         return PacketBatch(**columns, payloads=payloads)
 
     def split_by_call(self) -> Iterator[tuple[int, PacketBatch]]:
-        """Yield each call in the batch with its own rows, in their order; linear when rows are grouped by call."""
-        order = np.argsort(self.call, kind="stable")
-        calls, starts = np.unique(self.call[order], return_index=True)
-        bounds = [*starts.tolist(), len(order)]
-        for call, (start, end) in zip(calls.tolist(), itertools.pairwise(bounds), strict=True):
-            yield call, self.take(order[start:end])
+        """Yield each call with its own rows, in their order, lowest call first; about 5 µs a call, so `join_batches` first.
+
+        Columns of the shares are views of this batch when its calls ascend.
+        """
+        if not len(self):
+            return
+        grouped = self
+        if bool((self.call[1:] < self.call[:-1]).any()):
+            grouped = self.take(np.argsort(self.call, kind="stable"))
+        starts = np.flatnonzero(np.diff(grouped.call, prepend=np.uint32(~grouped.call[0])))
+        bounds = [*starts.tolist(), len(self)]
+        byte_bounds = grouped.offsets()[bounds].tolist()
+        columns = [(name, getattr(grouped, name)) for name, _ in _COLUMNS]
+        for call, (start, end), (first, last) in zip(
+            grouped.call[starts].tolist(), itertools.pairwise(bounds), itertools.pairwise(byte_bounds), strict=True
+        ):
+            share: dict[str, Any] = {name: column[start:end] for name, column in columns}
+            yield call, PacketBatch(**share, payloads=grouped.payloads[first:last])
+
+
+def join_batches(batches: Sequence[PacketBatch]) -> PacketBatch:
+    """Return one batch with the rows of all, in order: split a second of ticks by call at once, not each tick."""
+    columns: dict[str, Any] = {
+        name: np.concatenate([np.empty(0, kind), *(getattr(batch, name) for batch in batches)])
+        for name, kind in _COLUMNS
+    }
+    return PacketBatch(**columns, payloads=b"".join(batch.payloads for batch in batches))
 
 
 def pack_batch(batch: PacketBatch) -> bytes:

@@ -8,6 +8,8 @@ send from. The answer is remembered for half a minute, because a machine may mov
 
 from __future__ import annotations
 
+import functools
+import ipaddress
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -24,6 +26,16 @@ WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104  (compared with, not bound)
 def family_of(host: str) -> socket.AddressFamily:
     """Return the address family of a literal."""
     return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+@functools.lru_cache(maxsize=1024)
+def is_literal(host: str) -> bool:
+    """Return whether ``host`` is an address. A name given to a socket would stop the whole loop until it is looked up."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def local_host_towards(remote: Address) -> str:

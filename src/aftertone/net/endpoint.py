@@ -20,8 +20,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from aftertone.errors import EnvironmentFault
-from aftertone.net.addresses import WILDCARDS, Routes, family_of
+from aftertone.errors import EnvironmentFault, UsageError
+from aftertone.net.addresses import WILDCARDS, Routes, family_of, is_literal
 from aftertone.net.connection import Connection, ConnectionLimits
 from aftertone.sip.agent import Agent
 from aftertone.sip.builder import Fields
@@ -31,6 +31,8 @@ from aftertone.sip.settings import AgentSettings
 
 RECEIVE_BUFFER_BYTES = 4 * 2**20
 """Asked for each UDP socket: room for some thousand requests while the loop is busy; the kernel may grant less."""
+MAX_UNSENT_BYTES = 2**20
+"""Datagrams that wait for the kernel; beyond it they are dropped like on any other full link."""
 MAX_CONNECTING = 64
 """TCP connections being opened at once, and seconds that each may take (``CONNECT_S``)."""
 CONNECT_S = 5.0
@@ -110,7 +112,12 @@ class SipEndpoint:
         await self._close_sockets()
 
     def flow_to(self, remote: Address, transport: Transport = "UDP") -> Flow:
-        """Return the flow to a peer that we want to call; a TCP connection is opened when something is sent."""
+        """Return the flow to a peer that we want to call; a TCP connection is opened when something is sent.
+
+        Raises UsageError for a host that is a name: looking names up takes time, and is done before.
+        """
+        if not is_literal(remote[0]):
+            raise UsageError(f"{remote[0]!r} is no address: look the name up first")
         return Flow(transport, remote, self._local_towards(remote))
 
     # Commands: as in Agent, with the time filled in and the outputs sent
@@ -279,18 +286,15 @@ class SipEndpoint:
             self._send_stream(data, flow)
             return
         transport = self._datagrams.get(flow.local[0])
-        if transport is None:
+        if transport is None or family_of(flow.local[0]) != family_of(flow.remote[0]):
             family = family_of(flow.remote[0])
-            candidates = [t for host, t in self._datagrams.items() if family_of(host) == family]
-            if not candidates:
-                self.stats["unsendable"] += 1
-                return
-            transport = candidates[0]
-        try:
+            transport = next((one for host, one in self._datagrams.items() if family_of(host) == family), None)
+        if transport is None or not is_literal(flow.remote[0]):
+            self.stats["unsendable"] += 1
+        elif transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            self.stats["dropped_unsent"] += 1
+        else:
             transport.sendto(data, flow.remote)
-        except (OSError, ValueError):
-            # An address that a peer made up must not stop the rest.
-            self.stats["send_errors"] += 1
 
     def _send_stream(self, data: bytes, flow: Flow) -> None:
         connection = self._connections.get(flow)
@@ -299,7 +303,7 @@ class SipEndpoint:
             return
         queue = self._connecting.get(flow)
         if queue is None:
-            if len(self._connecting) >= MAX_CONNECTING or self._closed is not None:
+            if len(self._connecting) >= MAX_CONNECTING or self._closed is not None or not is_literal(flow.remote[0]):
                 self.stats["unsendable"] += 1
                 return
             queue = self._connecting[flow] = []

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 import signal
@@ -163,6 +164,8 @@ async def _serve(start: Start) -> None:
             lifespan="on",
         )
     )
+    # Open event streams never end by themselves: ending them is the plan, and not an error worth a line.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "graceful shutdown exceeded" not in record.getMessage())
     loop = asyncio.get_running_loop()
 
     def stop() -> None:

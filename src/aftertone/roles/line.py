@@ -41,7 +41,7 @@ from aftertone.sip.flow import Address
 from aftertone.sip.settings import AgentSettings
 from aftertone.voicemail import directory as directories
 
-STOP_WITHIN_S: Final = 0.9
+STOP_WITHIN_S: Final = 0.8
 OLD_AUDIO_MS: Final = 200
 """Audio that has waited longer than this for the disk is an alarm: the promise ends at 250 ms."""
 LATE_TICK_NS: Final = 200_000_000

@@ -31,7 +31,7 @@ FIRST_BACKOFF_S: Final = 0.1
 LONGEST_BACKOFF_S: Final = {"line": 1.0}
 DEFAULT_LONGEST_BACKOFF_S: Final = 10.0
 FORGIVEN_AFTER_S: Final = 60.0
-STOP_WITHIN_S: Final = {"line": 1.1, "delivery": 0.5, "desk": 0.2, "scribe": 0.1}
+STOP_WITHIN_S: Final = {"line": 1.0, "delivery": 0.4, "desk": 0.5, "scribe": 0.2}
 
 
 class Supervisor:

@@ -117,13 +117,13 @@ def build_response(
 ) -> bytes:
     """Return a response; ``lines`` are header lines of ours, each ended, ``fields`` come from the application.
 
-    Raises UsageError when a reason or field would break out of its line.
+    Raises UsageError when a reason or field would break out of its line, and for a body without a type.
     """
     to = ""
     if echo.to:
         to = f"To: {echo.to}\r\n" if echo.tagged or not tag else f"To: {echo.to};tag={tag}\r\n"
     extra = field_lines(fields)
-    kind = f"Content-Type: {one_line(content_type)}\r\n" if body else ""
+    kind = _type_line(body, content_type)
     phrase = one_line(reason) if reason else PHRASES.get(status, "Unknown")
     head = (
         f"SIP/2.0 {status} {phrase}\r\n{echo.block}{to}{echo.routes if 100 < status < 300 else ''}"
@@ -145,7 +145,7 @@ def build_request(
 ) -> bytes:
     """Return a request; ``lines`` are headers of ours (From, To, Call-ID, Route ...), ``fields`` the application's."""
     own = "".join(f"{name}: {value}\r\n" for name, value in lines)
-    kind = f"Content-Type: {one_line(content_type)}\r\n" if body else ""
+    kind = _type_line(body, content_type)
     head = (
         f"{method} {uri} SIP/2.0\r\nVia: {via}\r\nMax-Forwards: 70\r\n{own}CSeq: {cseq} {method}\r\n"
         f"{field_lines(fields)}{kind}Content-Length: {len(body)}\r\n\r\n"
@@ -170,6 +170,14 @@ def contact_uri(flow: Flow, user: str) -> str:
 def field_lines(fields: Fields) -> str:
     """Return application headers as lines; raise UsageError for one that would break out of its line."""
     return "".join(f"{one_line(name)}: {one_line(value)}\r\n" for name, value in fields)
+
+
+def _type_line(body: bytes, content_type: str) -> str:
+    if not body:
+        return ""
+    if not content_type:
+        raise UsageError("a body needs a content type")
+    return f"Content-Type: {one_line(content_type)}\r\n"
 
 
 def one_line(text: str) -> str:

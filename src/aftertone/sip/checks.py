@@ -88,7 +88,8 @@ def _content_refusal(request: Request, settings: AgentSettings) -> Refusal | Non
     if request.body and "handling=optional" not in request.get("content-disposition").replace(" ", "").lower():
         if request.content_type in ("application/pkcs7-mime", "application/x-pkcs7-mime"):
             return Refusal(493)
-        if request.content_type not in settings.accept:
+        # A body of no stated type is taken for ours: a careless phone has a caller too.
+        if request.content_type and request.content_type not in settings.accept:
             return Refusal(415, accept)
     wanted = [parse_media_type(value)[0] for value in request.all("accept")]
     ours = settings.accept[0]

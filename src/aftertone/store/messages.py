@@ -69,6 +69,11 @@ def exists(connection: sa.Connection, message_id: UUID) -> bool:
     return connection.execute(sa.select(messages.c.id).where(messages.c.id == message_id)).first() is not None
 
 
+def ids(connection: sa.Connection) -> set[UUID]:
+    """Return every id."""
+    return set(connection.execute(sa.select(messages.c.id)).scalars())
+
+
 def fetch(connection: sa.Connection, message_id: UUID) -> Message:
     """Return one message. Raises NotFoundError."""
     row = connection.execute(_SELECT.where(messages.c.id == message_id)).mappings().first()

@@ -53,8 +53,9 @@ def adopt(
         try:
             with blobs.open(key) as file:
                 tags = read_tags(file)
-            facts = {"blob": key, "sha256": blobs.sha256(key), "size": blobs.size(key)}
-            message = unpack_tags(tags, **facts, delivered_unix_ms=unix_ms())  # type: ignore[arg-type]
+            message = unpack_tags(
+                tags, blob=key, sha256=blobs.sha256(key), size=blobs.size(key), delivered_unix_ms=unix_ms()
+            )
             added += catalog.record_delivery(message)
         except (UsageError, EnvironmentFault) as error:
             if error.retry:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aftertone.errors import DamagedError
-from aftertone.journal.batch import BATCH_BYTES, ROW_BYTES, PacketBatch, pack_batch, unpack_batch
+from aftertone.journal.batch import BATCH_BYTES, ROW_BYTES, PacketBatch, join_batches, pack_batch, unpack_batch
 from aftertone.journal.record import MAX_PAYLOAD_BYTES
 
 COLUMNS = ("call", "arrival_ns", "sequence", "timestamp", "ssrc", "payload_type", "marker", "length")
@@ -43,15 +43,24 @@ def test_a_batch_round_trips() -> None:
 def test_the_layout_is_the_documented_one() -> None:
     packed = pack_batch(make_batch([3, 9], [b"ab", b"c"]))
     assert packed.hex(" ").replace(" ", "") == (
-        "02000000" "03000000"
-        "fbffffffffffffff" "fb2c310100000000"
-        "03000000" "09000000"
-        "00000000" "a0000000"
-        "efbeadde" "efbeadde"
-        "0000" "0100"
-        "0200" "0100"
-        "08" "08"
-        "00" "01"
+        "02000000"
+        "03000000"
+        "fbffffffffffffff"
+        "fb2c310100000000"
+        "03000000"
+        "09000000"
+        "00000000"
+        "a0000000"
+        "efbeadde"
+        "efbeadde"
+        "0000"
+        "0100"
+        "0200"
+        "0100"
+        "08"
+        "08"
+        "00"
+        "01"
         "616263"
     )
 
@@ -70,6 +79,22 @@ def test_each_call_gets_its_share_in_order(calls: list[int]) -> None:
     assert batch.take(np.array([5, 0])).payload_list() == [payloads[5], payloads[0]]
     assert len(batch.take(np.array([], np.int64))) == 0
     assert list(make_batch([], []).split_by_call()) == []
+
+
+@pytest.mark.parametrize("call", [0, 2**32 - 1])
+def test_a_batch_of_one_call_is_one_share(call: int) -> None:
+    ((found, share),) = make_batch([call, call], [b"a", b"bc"]).split_by_call()
+    assert (found, share.payload_list()) == (call, [b"a", b"bc"])
+
+
+def test_batches_are_joined_in_order() -> None:
+    joined = join_batches([make_batch([1, 2], [b"a", b"bc"]), make_batch([], []), make_batch([1], [b"def"])])
+    assert joined.call.tolist() == [1, 2, 1]
+    assert joined.payload_list() == [b"a", b"bc", b"def"]
+    for name in COLUMNS:
+        assert getattr(joined, name).dtype == getattr(make_batch([], []), name).dtype
+    assert {call: share.payload_list() for call, share in joined.split_by_call()} == {1: [b"a", b"def"], 2: [b"bc"]}
+    assert len(join_batches([])) == 0
 
 
 def test_what_does_not_add_up_is_refused() -> None:

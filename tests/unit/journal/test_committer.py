@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.files import Clock, Fault, MemoryFiles, at_call, nowhere
 
 from aftertone.errors import BusyError, StateError, StorageError
 from aftertone.journal.committer import Committer, JournalFull
@@ -15,7 +16,6 @@ from aftertone.journal.reader import JournalReader
 from aftertone.journal.record import MAX_PAYLOAD_BYTES, Kind
 from aftertone.journal.segment import BLOCK_BYTES, DATA_OFFSET
 from aftertone.journal.stats import SYNC_BOUNDS_S, WriterState
-from tests.support.files import Clock, Fault, MemoryFiles, at_call, nowhere
 
 FOLDER = Path("/data/journal")
 
@@ -97,7 +97,9 @@ def test_commits_keep_their_distance_unless_urgent() -> None:
     bench.append()
     due_ns = bench.committer.due_ns()
     assert due_ns is not None
-    assert due_ns - bench.clock() == 50_000_000 - 1_000_000  # counted from the beginning of the last, whose sync took 1 ms
+    assert (
+        due_ns - bench.clock() == 50_000_000 - 1_000_000
+    )  # counted from the beginning of the last, whose sync took 1 ms
     assert not bench.step(48)
     assert bench.step(1)
     bench.append(urgent=True)
@@ -347,7 +349,9 @@ def test_closing_with_a_dead_disk_says_what_is_lost() -> None:
     bench.committer.open()
     bench.append(b"a")
     bench.files.inject = lambda call, operation: Fault.EIO if operation == "write" else None
-    with pytest.raises(StorageError, match=r"closed with 1 records that the disk did not take: OSError: .*Input/output"):
+    with pytest.raises(
+        StorageError, match=r"closed with 1 records that the disk did not take: OSError: .*Input/output"
+    ):
         bench.committer.close()
     assert bench.files.open_handles == 0
     assert bench.published == []

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
+from tests.support.files import Clock, Fault, MemoryFiles, at_call, nowhere
 
 from aftertone.errors import StateError, StorageError
 from aftertone.journal.committer import Committer
@@ -19,7 +20,6 @@ from aftertone.journal.segment import (
     pack_segment_header,
     parse_segment_header,
 )
-from tests.support.files import Clock, Fault, MemoryFiles, at_call, nowhere
 
 FOLDER = Path("/data/journal")
 BOOT_ID = bytes(range(16))
@@ -97,9 +97,7 @@ def test_a_poll_that_is_given_up_goes_on_where_it_was() -> None:
     for number in range(6):
         journal.commit(b"%d" % number, b"more")
     reader = journal.reader()
-    got = []
-    for _ in range(12):
-        got.append(next(iter(reader.poll()))[1].sequence)
+    got = [next(iter(reader.poll()))[1].sequence for _ in range(12)]
     assert got == list(range(1, 13))
     assert list(reader.poll()) == []
 
@@ -244,7 +242,7 @@ def test_what_looks_like_a_record_inside_a_damaged_one_is_not_believed() -> None
     # and the search would have found it, had the checksums held
     at = damaged.index(forged)
     damaged[at : at + len(real)] = real
-    assert [record.payload for _, record in journal.reader().poll()][0] == b"known"
+    assert next(iter(journal.reader().poll()))[1].payload == b"known"
 
 
 def _seed(journal: Journal) -> int:
@@ -368,7 +366,7 @@ def test_an_error_is_told_and_the_next_poll_goes_on(operation: str) -> None:
     for _ in range(3):
         try:
             for _, record in reader.poll():
-                got.append(record.sequence)  # noqa: PERF401 - what came before the error counts
+                got += [record.sequence]  # one by one: what came before the error counts
         except StorageError as error:
             assert "cannot be read" in str(error)
     assert got == [1, 2]
@@ -488,5 +486,3 @@ def test_sequence_sets_join_their_ranges() -> None:
             first = rng.randrange(1, 40)
             last = first + rng.randrange(5)
             assert ours.covers(first, last) == theirs.issuperset(range(first, last + 1))
-
-

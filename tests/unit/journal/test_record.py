@@ -35,7 +35,7 @@ def test_the_checksum_is_crc_32c() -> None:
 def test_the_layout_is_the_documented_one() -> None:
     header = pack_header(Kind.EVENT, b"payload", seed=0x12345678, epoch=2, sequence=3, durable=1)
     assert len(header) == HEADER_BYTES == 40
-    assert header[:32].hex() == "f541746a" "07000000" "02000000" "03" "01" "0000" "0300000000000000" "0100000000000000"
+    assert header[:32].hex() == "f541746a07000000020000000301000003000000000000000100000000000000"
     header_crc = extend_crc(0x12345678, header[:32])
     assert header[32:36] == header_crc.to_bytes(4, "little")
     assert header[36:40] == extend_crc(header_crc, b"payload").to_bytes(4, "little")
@@ -72,9 +72,7 @@ def test_the_length_is_bounded_both_ways() -> None:
         (Kind.REFUSED, Refused(ID, 12, 486, "busy", Caller("+4930", "Öl & Co"), "sip:x@y")),
     ],
 )
-def test_entries_round_trip_and_every_truncation_is_declared(
-    kind: Kind, entry: Begin | Event | End | Refused
-) -> None:
+def test_entries_round_trip_and_every_truncation_is_declared(kind: Kind, entry: Begin | Event | End | Refused) -> None:
     payload = entry.pack()
     assert unpack(Record(kind, 1, 1, 0, payload)) == entry
     for length in range(len(payload)):

@@ -22,10 +22,15 @@ def test_names_order_like_writing_and_parse_back() -> None:
     assert str(NAME) == "e0000001a-n00000003.journal"
     assert SegmentName.parse(str(NAME)) == NAME
     assert SegmentName(1, 9) < SegmentName(2, 1) < SegmentName(2, 2)
-    assert sorted(map(str, (SegmentName(16, 1), SegmentName(2, 1)))) == [str(SegmentName(2, 1)), str(SegmentName(16, 1))]
+    assert sorted(map(str, (SegmentName(16, 1), SegmentName(2, 1)))) == [
+        str(SegmentName(2, 1)),
+        str(SegmentName(16, 1)),
+    ]
 
 
-@pytest.mark.parametrize("name", ["lock", "e1-n1.journal", "e0000001A-n00000003.journal", "e0000001a-n00000003.journal~"])
+@pytest.mark.parametrize(
+    "name", ["lock", "e1-n1.journal", "e0000001A-n00000003.journal", "e0000001a-n00000003.journal~"]
+)
 def test_other_files_are_no_segments(name: str) -> None:
     assert SegmentName.parse(name) is None
 

@@ -40,14 +40,15 @@ def request(
     to_tag: str = "",
     call_id: str = "call-1@peer",
     cseq: int = 1,
-    body: bytes = SDP,
+    body: bytes | None = None,
     content_type: str = "application/sdp",
     extra: str = "",
     via: str = "",
     drop: str = "",
 ) -> bytes:
     """Return a well-formed request; ``extra`` holds whole lines, ``drop`` the name of a usual header to leave out."""
-    body = b"" if method in ("ACK", "BYE", "CANCEL", "OPTIONS") and body == SDP else body
+    if body is None:
+        body = SDP if method in ("INVITE", "UPDATE") else b""
     lines = [
         f"Via: {via or f'SIP/2.0/UDP 192.0.2.7:5062;branch={branch};rport'}",
         "Max-Forwards: 70",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.sip.kit import FLOW, SDP, request
 
 from aftertone.errors import UsageError
 from aftertone.sip.builder import build_request, build_response, contact_uri, echo_of, salvage_echo, via_line
 from aftertone.sip.flow import Flow
 from aftertone.sip.message import Request, Response, parse
-from tests.unit.sip.kit import FLOW, SDP, request
 
 V6 = Flow("TCP", ("2001:db8::7", 5060), ("2001:db8::1", 5061))
 
@@ -65,9 +65,14 @@ def test_a_broken_to_is_echoed_as_it_stands() -> None:
 
 def test_nothing_from_the_application_breaks_out_of_its_line() -> None:
     echo = echo_of(asked(), FLOW)
-    for broken in ({"reason": "a\r\nb"}, {"fields": [("X", "a\nb")]}, {"body": b"x", "content_type": "a/b\r\nc: d"}):
+    for broken in (
+        {"reason": "a\r\nb"},
+        {"fields": [("X", "a\nb")]},
+        {"body": b"x", "content_type": "a/b\r\nc: d"},
+        {"body": b"x"},
+    ):
         with pytest.raises(UsageError):
-            build_response(echo, 200, **broken)  # type: ignore[arg-type]
+            build_response(echo, 200, **broken)
 
 
 def test_an_unknown_status_still_has_a_phrase() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.sip.kit import request
 
 from aftertone.sip.checks import read_answer, read_whole, refusal, transaction_key
 from aftertone.sip.message import ParseError, Request, Response, parse
 from aftertone.sip.settings import AgentSettings
-from tests.unit.sip.kit import request
 
 SETTINGS = AgentSettings(allow_events=("message-summary",), supported=("timer",))
 
@@ -36,6 +36,7 @@ def asked(method: str = "INVITE", **changes: object) -> Request:
         (asked(content_type="text/plain"), 415),
         (asked(content_type="Application/SDP; charset=x"), None),
         (asked(content_type="text/plain", extra="Content-Disposition: render; handling = optional"), None),
+        (asked(drop="Content-Type"), None),
         (asked(extra="Content-Encoding: gzip"), 415),
         (asked(content_type="application/pkcs7-mime"), 493),
         (asked(extra="Accept: text/nobodyKnowsThis"), 406),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.sip.kit import SDP, request
 
 from aftertone.sip.message import (
     MAX_HEADERS,
@@ -17,7 +18,6 @@ from aftertone.sip.message import (
     salvage,
     serialize,
 )
-from tests.unit.sip.kit import SDP, request
 
 
 def parsed(data: bytes) -> Request:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.sip.kit import FLOW, MS, TCP_FLOW, S
 
 from aftertone.sip.settings import Timing
 from aftertone.sip.transaction import (
@@ -16,7 +17,6 @@ from aftertone.sip.transaction import (
     Table,
     Transaction,
 )
-from tests.unit.sip.kit import FLOW, MS, TCP_FLOW, S
 
 T = Timing()
 TABLES = {
@@ -33,7 +33,7 @@ def machine(table: Table, *, reliable: bool = False, now_ns: int = 0) -> Transac
 
 def life(one: Transaction) -> list[tuple[float, str, tuple[Do, ...]]]:
     """Run the timers until nothing waits: when, which, and with what effect."""
-    seen = []
+    seen: list[tuple[float, str, tuple[Do, ...]]] = []
     while (deadline_ns := one.deadline_ns()) is not None:
         assert len(seen) < 100
         event = one.due(deadline_ns)
@@ -78,7 +78,7 @@ def test_a_provisional_stops_the_resending_of_an_invite() -> None:
 
 
 def life_until(one: Transaction, last: On) -> list[tuple[float, str, tuple[Do, ...]]]:
-    seen = []
+    seen: list[tuple[float, str, tuple[Do, ...]]] = []
     while (deadline_ns := one.deadline_ns()) is not None:
         event = one.due(deadline_ns)
         assert event is not None
@@ -118,7 +118,7 @@ def test_a_refused_invite_resends_its_answer_until_the_ack() -> None:
     assert one.handle(On.REQUEST, 0) == (Do.SEND,)
     assert one.handle(On.FAILURE, 0) == (Do.SEND,)
     assert one.handle(On.REQUEST, 0) == (Do.SEND,)
-    resent = []
+    resent: list[float] = []
     while one.deadline_ns() is not None and len(resent) < 4:
         deadline_ns = one.deadline_ns()
         assert deadline_ns is not None

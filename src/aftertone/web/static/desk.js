@@ -83,7 +83,7 @@ function paint(row) {
   seek.style.setProperty("--at", `${(100 * at) / total}%`);
   seek.setAttribute("aria-valuetext", `${minutes(at)} of ${minutes(total)}`);
   $(".elapsed", row).textContent = minutes(at);
-  $(".total", row).textContent = minutes(total);
+  $(".total", row).textContent = minutes(Math.max(1, Math.round(total / 1000)) * 1000);
 }
 
 const paintCurrent = () => { const row = rowOf(current); if (row) paint(row); };

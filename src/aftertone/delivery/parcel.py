@@ -1,0 +1,145 @@
+"""What one recording becomes: a message, its audio file, and perhaps its packets.
+
+Owns: the decision between message and hang-up, the audio file with its tags. Refuses to know: where anything is stored.
+
+Theory of operation: everything here is a function of the journal's records, so a delivery that is repeated makes the same
+bytes. When in doubt it is a message: a detector that fails, packets that cannot be decoded, a beginning that was damaged.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+from uuid import UUID, uuid5
+
+from aftertone.audio.flac import write_flac
+from aftertone.audio.samples import Samples
+from aftertone.audio.vad import speech_spans
+from aftertone.delivery.assemble import Assembled, assemble
+from aftertone.delivery.held import HeldCall
+from aftertone.delivery.rtpdump import SUFFIX, pack_rtpdump
+from aftertone.journal import PacketBatch
+from aftertone.model import Caller, EndReason, Envelope, Kind, Message, State
+from aftertone.store.blobs import message_key
+from aftertone.store.rows import valid_mailbox_name
+from aftertone.store.tags import pack_tags
+
+DEFAULT_MAILBOX: Final = "main"
+LISTEN_MS: Final = 8_000
+"""Speech is looked for in pieces of this length, so that a message whose caller speaks at once costs one piece."""
+_OVERLAP_MS: Final = 1_000
+
+SpeechDetector = Callable[[Samples, int], list[tuple[int, int]]]
+
+_NAMESPACE: Final = UUID("6f0d5bf4-9b0e-5c1a-8a51-6e9d2a1c7f30")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parcel:
+    """A recording, ready to be stored."""
+
+    message: Message
+    """Complete but for ``blob_sha256``, ``blob_bytes`` and ``delivered_unix_ms``."""
+    audio: bytes
+    """The FLAC file, empty when there was no audio."""
+    packets_key: str
+    packets: bytes
+    """The packets as they came, empty unless they are worth keeping."""
+
+
+def envelope_of(call: HeldCall, unix_ms: int) -> tuple[Envelope, tuple[str, ...]]:
+    """Return the call's envelope, or a makeshift when it was lost, and what is to be noted about that."""
+    if call.begin is None:
+        started_unix_ms = call.end.unix_ms if call.end is not None else unix_ms
+        makeshift_id = uuid5(_NAMESPACE, f"epoch {call.key[0]} call {call.key[1]}")
+        notes = ("the journal lost the beginning of this recording; its caller and mailbox are not known",)
+        return Envelope(makeshift_id, DEFAULT_MAILBOX, Caller(), started_unix_ms, "", ()), notes
+    try:
+        envelope = Envelope.from_json(json.loads(call.begin.envelope_json))
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        started_unix_ms = call.begin.unix_ms
+        notes = ("the envelope of this recording could not be read; its caller and mailbox are not known",)
+        return Envelope(call.begin.message_id, DEFAULT_MAILBOX, Caller(), started_unix_ms, "", ()), notes
+    envelope = replace(envelope, id=call.begin.message_id)
+    if not valid_mailbox_name(envelope.mailbox):
+        return envelope, (f"addressed to {envelope.mailbox[:80]!r}, which cannot be a mailbox",)
+    return envelope, ()
+
+
+def wrap(
+    call: HeldCall,
+    envelope: Envelope,
+    packets: PacketBatch,
+    *,
+    notes: tuple[str, ...] = (),
+    detect: SpeechDetector = speech_spans,
+) -> Parcel:
+    """Turn one finished recording into what is stored of it. Pure; memory as ``assemble``."""
+    assembled = assemble(envelope, packets, call.end, call.events)
+    kind, doubts = _kind(assembled, detect)
+    reason, oddities = _end_reason(call)
+    message = Message(
+        id=envelope.id,
+        mailbox=envelope.mailbox if valid_mailbox_name(envelope.mailbox) else DEFAULT_MAILBOX,
+        kind=kind,
+        state=State.NEW,
+        caller=envelope.caller,
+        started_unix_ms=envelope.started_unix_ms,
+        duration_ms=assembled.duration_ms,
+        audio_ms=assembled.audio_ms,
+        cut_off=call.end is None,
+        codec=assembled.codec,
+        sample_rate_hz=assembled.rate_hz,
+        lost_packets=assembled.lost_packets,
+        end_reason=reason,
+        blob=message_key(envelope.id) if len(assembled.samples) else "",
+        blob_sha256="",
+        blob_bytes=0,
+        mailbox_reason=envelope.mailbox_reason,
+        forwarded=envelope.forwarded,
+        notes=(*notes, *assembled.notes, *doubts, *oddities, *_call_notes(call, assembled)),
+    )
+    audio = io.BytesIO()
+    if message.blob:
+        write_flac(audio, assembled.samples, assembled.rate_hz, pack_tags(envelope, message))
+    dump = pack_rtpdump(packets, envelope.started_unix_ms) if assembled.keep_packets else b""
+    return Parcel(message, audio.getvalue(), message_key(envelope.id, SUFFIX), dump)
+
+
+def _kind(assembled: Assembled, detect: SpeechDetector) -> tuple[Kind, tuple[str, ...]]:
+    if assembled.undecodable:
+        return Kind.MESSAGE, ()
+    if not len(assembled.samples):
+        return Kind.HANGUP, ()
+    piece = LISTEN_MS * assembled.rate_hz // 1000
+    step = piece - _OVERLAP_MS * assembled.rate_hz // 1000
+    try:
+        for start in range(0, len(assembled.samples), step):
+            if detect(assembled.samples[start : start + piece], assembled.rate_hz):
+                return Kind.MESSAGE, ()
+    except Exception as error:  # whatever a detector dies of, a message is not lost over it
+        return Kind.MESSAGE, (f"nobody could tell whether somebody speaks ({type(error).__name__})",)
+    return Kind.HANGUP, ()
+
+
+def _end_reason(call: HeldCall) -> tuple[EndReason, tuple[str, ...]]:
+    if call.end is None:
+        return EndReason.CUT_OFF, ()
+    try:
+        return EndReason(call.end.reason), ()
+    except ValueError:
+        return EndReason.CUT_OFF, (f"ended for a reason that this version does not know: {call.end.reason[:80]!r}",)
+
+
+def _call_notes(call: HeldCall, assembled: Assembled) -> tuple[str, ...]:
+    notes = []
+    if assembled.digits.strip("#"):
+        notes.append(f"keys pressed: {assembled.digits[:80]}")
+    if call.damaged:
+        notes.append("the journal was damaged while this was recorded; some sound may be missing")
+    if assembled.keep_packets:
+        notes.append("the packets are kept beside the audio")
+    return tuple(notes)

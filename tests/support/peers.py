@@ -1,0 +1,22 @@
+"""Real programs that tests call: present, or skipped with the reason; required in CI.
+
+Owns: that rule. Refuses to know: what the programs do.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+
+def require(*programs: str) -> None:
+    """Skip the test when a program is missing; fail instead when ``AFTERTONE_REQUIRE_PEERS`` is 1."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    if not missing:
+        return
+    reason = f"not installed: {', '.join(missing)}"
+    if os.environ.get("AFTERTONE_REQUIRE_PEERS") == "1":
+        pytest.fail(f"{reason} (required in CI)")
+    pytest.skip(reason)

@@ -1,0 +1,135 @@
+"""aftertone.net.connection: one TCP peer, with a transport of wood."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.unit.sip.kit import TCP_FLOW, request
+
+from aftertone.net.connection import Connection, ConnectionLimits
+from aftertone.sip.flow import Flow
+
+
+class WoodenTransport(asyncio.Transport):
+    """Remembers what is done to it; nothing leaves it, as with a peer that does not read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = self.aborted = False
+        self.pauses: list[bool] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += bytes(data)
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.written)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self.high = high
+
+    def is_closing(self) -> bool:
+        return self.closed or self.aborted
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def pause_reading(self) -> None:
+        self.pauses.append(True)
+
+    def resume_reading(self) -> None:
+        self.pauses.append(False)
+
+
+class Owner:
+    """Takes what a connection tells."""
+
+    def __init__(self, flow: Flow | None = TCP_FLOW) -> None:
+        self.flow = flow
+        self.messages: list[bytes] = []
+        self.closed = 0
+
+    def connection_opened(self, connection: Connection) -> Flow | None:
+        return self.flow
+
+    def connection_message(self, data: bytes, flow: Flow) -> None:
+        assert flow == TCP_FLOW
+        self.messages.append(data)
+
+    def connection_closed(self, connection: Connection) -> None:
+        self.closed += 1
+
+
+def opened(owner: Owner, limits: ConnectionLimits | None = None) -> tuple[Connection, WoodenTransport]:
+    connection, transport = Connection(owner, limits or ConnectionLimits()), WoodenTransport()
+    connection.connection_made(transport)
+    return connection, transport
+
+
+def test_a_peer_that_does_not_read_is_not_read_from_and_then_cut_off() -> None:
+    async def main() -> None:
+        owner = Owner()
+        connection, transport = opened(owner, ConnectionLimits(max_waiting_bytes=100))
+        assert transport.high == 25
+        connection.send(b"x" * 60)
+        connection.pause_writing()
+        connection.resume_writing()
+        assert transport.pauses == [True, False]
+        connection.send(b"x" * 60)
+        assert transport.aborted
+        assert len(transport.written) == 60
+        connection.send(b"x")
+        connection.pause_writing()
+        assert transport.pauses == [True, False]
+        connection.connection_lost(None)
+        assert owner.closed == 1
+
+    asyncio.run(main())
+
+
+def test_trickling_does_not_buy_time() -> None:
+    async def main() -> None:
+        connection, _ = opened(Owner())
+        first = connection._alarm
+        for byte in b"INVITE sip:a@b SIP/2.0\r\n":
+            connection.data_received(bytes([byte]))
+        assert connection._alarm is first
+        connection.connection_lost(None)
+        assert first is not None
+        assert first.cancelled()
+
+    asyncio.run(main())
+
+
+def test_a_whole_message_buys_the_long_wait() -> None:
+    async def main() -> None:
+        owner = Owner()
+        limits = ConnectionLimits(idle_s=1000.0, unfinished_s=1.0)
+        connection, transport = opened(owner, limits)
+        connection.data_received(request())
+        assert owner.messages == [request()]
+        alarm = connection._alarm
+        assert alarm is not None
+        assert alarm.when() > asyncio.get_running_loop().time() + 500
+        connection.data_received(b"INV")
+        assert connection._alarm is not None
+        assert connection._alarm.when() < alarm.when()
+        connection.connection_lost(None)
+        transport.closed = True
+        connection.data_received(request())
+        assert len(owner.messages) == 1
+
+    asyncio.run(main())
+
+
+def test_a_connection_that_is_not_wanted_is_aborted() -> None:
+    async def main() -> None:
+        connection, transport = opened(Owner(None))
+        assert transport.aborted
+        connection.data_received(request())
+        connection.connection_lost(None)
+
+    asyncio.run(main())

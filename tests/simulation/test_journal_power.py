@@ -291,6 +291,37 @@ def test_failed_state_keeps_the_batch_and_recovers() -> None:
     ledger.check(files.after_cut(random.Random(1)))
 
 
+@pytest.mark.parametrize("sync_ms", [1, 20, 60])
+def test_no_sound_waits_longer_than_the_promise(sync_ms: float) -> None:
+    """A packet each 10 ms; at no tick is anything older than 250 ms without being durable, rotations and one error included."""
+    clock, ledger = Clock(), Ledger()
+    files = MemoryFiles(clock=clock)
+    files.sync_ms = sync_ms
+    life = Life(files, ledger, clock, segment_bytes=64 * 1024)
+    life.open()
+    oldest_ms = 0.0
+    files.inject = at_call(40, Fault.EIO, "fdatasync")
+    due_ns = clock()
+    for _ in range(600):
+        due_ns += 10_000_000
+        while due_ns <= clock():  # arrived while a sync kept the writer
+            life.committer.append(Kind.PACKETS, bytes(160), arrival_ns=due_ns)
+            due_ns += 10_000_000
+        clock.now_ns = due_ns
+        life.committer.append(Kind.PACKETS, bytes(160), arrival_ns=due_ns)
+        pending_ns = life.committer.oldest_pending_ns()
+        life.committer.step()
+        if pending_ns is not None:
+            oldest_ms = max(oldest_ms, (clock() - pending_ns) / 1e6)
+    stats = life.committer.stats()
+    assert stats.retired_segments == 1
+    assert int(stats.segment[-16:-8], 16) > 2
+    # the interval, a tick, and the four syncs of a commit that failed or rotated: two of a segment, two of records
+    assert oldest_ms <= 50 + 10 + 5 * sync_ms + sync_ms
+    if sync_ms <= 20:
+        assert oldest_ms < 250
+
+
 class _NoDataSync(MemoryFiles):
     def fdatasync(self, handle: int) -> None:
         return

@@ -44,8 +44,11 @@ def an_envelope(codec: Codec = Codec.PCMU, seed: int = 1, mailbox: str = "main")
 def voiced(seconds: float, rate_hz: int, pitch_hz: float = 117.0) -> NDArray[np.int16]:
     """Return something like a vowel: harmonics of one pitch, steady."""
     time_s = np.arange(round(seconds * rate_hz)) / rate_hz
-    wave = sum(np.sin(2 * np.pi * pitch_hz * h * time_s + h * h) / h for h in range(1, 9) if pitch_hz * h < 3500)
-    return (wave / np.abs(wave).max() * 10_000).astype(np.int16)
+    wave = np.zeros(len(time_s))
+    for harmonic in range(1, min(8, int(3500 / pitch_hz)) + 1):
+        wave += np.sin(2 * np.pi * pitch_hz * harmonic * time_s + harmonic**2) / harmonic
+    loudest = float(np.abs(wave).max())
+    return (wave * (10_000 / loudest)).astype(np.int16)
 
 
 @cache
@@ -95,7 +98,9 @@ def a_batch(rows: Sequence[Row], call: int = 7) -> PacketBatch:
     )
 
 
-def spoil(rows: Sequence[Row], seed: int, *, lost: float = 0.05, doubled: float = 0.05, moved: float = 0.05) -> list[Row]:
+def spoil(
+    rows: Sequence[Row], seed: int, *, lost: float = 0.05, doubled: float = 0.05, moved: float = 0.05
+) -> list[Row]:
     """Lose, double and reorder packets, but never lose the first or the last; arrivals stay in order."""
     chance = random.Random(seed)
     kept = [row for index, row in enumerate(rows) if index in (0, len(rows) - 1) or chance.random() >= lost]

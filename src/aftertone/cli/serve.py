@@ -22,6 +22,7 @@ def serve(data: Data = DEFAULT_DATA, config: Config = None) -> None:
     began_s = time.monotonic()
     folder, settings = machine(data, config)
     folder.make()
+    folder.lock()
     logger = set_up(settings.log, "supervisor")
     welcome = _Welcome(folder, began_s)
     supervisor = Supervisor(folder.root, settings_file(data, config), logger, welcome.on_ready)

@@ -126,7 +126,7 @@ class Deliverer:
     def recover(self) -> None:
         """Clean up after whoever ran before: temporary and spill files, blobs without a row. Raises StorageError."""
         self._blobs.clean_temporary()
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # copies only; what cannot be removed is overwritten or ignored
             for path in self._spill.iterdir():
                 path.unlink()
         adopted = adopt(self._catalog, self._blobs, read_tags, self._unix_ms)
@@ -141,7 +141,7 @@ class Deliverer:
         """Do what there is to do at ``now_ns`` (monotonic) and return how much that was; 0 means wait a moment.
 
         Never sleeps, never raises for what is stored or for a store that is away: that is logged, counted in ``metrics``
-        and tried again. A rows' commit is durable before its recording is forgotten.
+        and tried again. A row is durable before its recording is forgotten.
         """
         if now_ns < self._pause_ns:
             return 0
@@ -149,7 +149,7 @@ class Deliverer:
             if not self._recovered:
                 self.recover()
             work = self._read()
-        except (EnvironmentFault, OSError) as error:
+        except EnvironmentFault as error:
             self._counts["failures"] += 1
             self._logger.error("delivery cannot read; the journal keeps everything", error=str(error))
             self._pause_ns = now_ns + _FIRST_PAUSE_NS

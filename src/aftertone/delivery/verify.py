@@ -25,7 +25,7 @@ from aftertone.store.rebuild import PREFIX, id_of
 LINES_SHOWN: Final = 1_000
 """Of each list at most; ``problems`` says how many there are in all."""
 
-_NEEDED: Final = frozenset({RecordKind.BEGIN, RecordKind.END, RecordKind.REFUSED})
+_PASSED_OVER: Final = frozenset({RecordKind.PACKETS, RecordKind.EVENT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +102,11 @@ def verify(reader: JournalReader, blobs: DirectoryBlobs, catalog: Catalog) -> Bo
         total_bytes += message.blob_bytes
         if message.blob:
             _compare(message, blobs, missing, wrong)
-    for row in catalog.mailboxes():
-        if row.greeting_blob is not None and not blobs.exists(row.greeting_blob):
-            missing.append(f"the greeting of mailbox {row.name}: {row.greeting_blob}")
+    missing += [
+        f"the greeting of mailbox {row.name}: {row.greeting_blob}"
+        for row in catalog.mailboxes()
+        if row.greeting_blob is not None and not blobs.exists(row.greeting_blob)
+    ]
     _read(reader, journal)
     accounted = delivered.union(journal.began.values())
     strays = [key for key in keys if id_of(key) not in accounted and not _has_row(catalog, key)]
@@ -135,7 +137,7 @@ def verify(reader: JournalReader, blobs: DirectoryBlobs, catalog: Catalog) -> Bo
 def _read(reader: JournalReader, journal: _Journal) -> None:
     """Read on, as far as the journal goes now."""
     for segment, record in reader.poll():
-        if record.kind not in _NEEDED and record.kind in RecordKind:
+        if record.kind in _PASSED_OVER:
             continue
         try:
             match unpack(record):

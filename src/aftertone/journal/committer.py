@@ -141,7 +141,7 @@ class Committer:
             raise StorageError(f"the journal in {self._directory} cannot be opened: {error}") from error
         finally:
             if self._segment is None:
-                self._epoch = 0
+                self._epoch = self._number = 0
                 self._release()
         self._began_ns = self._clock_ns() - self._interval_ns
         self._state = WriterState.OK
@@ -173,9 +173,13 @@ class Committer:
         """Queue a record and return its sequence number; it is durable once that number is published.
 
         Any thread; never waits for the disk. ``arrival_ns`` is the monotonic arrival time of the oldest sound in it;
-        ``urgent`` asks for a commit now. Raises JournalFull beyond the queue's bound, ValueError for a payload above 4 MiB,
-        StateError when the journal is not open.
+        ``urgent`` asks for a commit now. Raises JournalFull beyond the queue's bound, ValueError for a payload above 4 MiB
+        or a kind that no record has, StateError when the journal is not open.
         """
+        # Whatever could fail when the record is framed has to fail here: in the writer it would stop everybody's calls.
+        payload = bytes(payload)
+        if not 0 < kind <= 255:
+            raise ValueError(f"a record's kind is a number from 1 to 255, not {kind}")
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise ValueError(f"a record holds at most {MAX_PAYLOAD_BYTES} bytes, not {len(payload)}")
         with self._mutex:

@@ -23,16 +23,13 @@ from collections.abc import Callable, Sequence
 from aftertone.errors import EnvironmentFault, UsageError
 from aftertone.net.addresses import WILDCARDS, Routes, family_of, is_literal
 from aftertone.net.connection import Connection, ConnectionLimits
+from aftertone.net.datagrams import Datagrams, SocketName, bound_socket
 from aftertone.sip.agent import Agent
 from aftertone.sip.builder import Fields
 from aftertone.sip.events import CallId, DialogId, Event, TransactionId, Transmit
 from aftertone.sip.flow import Address, Flow, Transport
 from aftertone.sip.settings import AgentSettings
 
-RECEIVE_BUFFER_BYTES = 4 * 2**20
-"""Asked for each UDP socket: room for some thousand requests while the loop is busy; the kernel may grant less."""
-MAX_UNSENT_BYTES = 2**20
-"""Datagrams that wait for the kernel; beyond it they are dropped like on any other full link."""
 MAX_CONNECTING = 64
 """TCP connections being opened at once, and seconds that each may take (``CONNECT_S``)."""
 CONNECT_S = 5.0
@@ -70,7 +67,7 @@ class SipEndpoint:
         self._clock_ns = clock_ns
         self._routes = Routes(clock_ns)
         self._port = 0
-        self._datagrams: dict[str, asyncio.DatagramTransport] = {}
+        self._datagrams: dict[str, Datagrams] = {}
         self._servers: list[asyncio.Server] = []
         self._connections: dict[Flow, Connection] = {}
         self._accepted: set[Connection] = set()
@@ -79,6 +76,7 @@ class SipEndpoint:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns: int | None = None
         self._flushing = False
+        self._stopped = False
         self._closed: asyncio.Event | None = None
 
     @property
@@ -88,6 +86,7 @@ class SipEndpoint:
 
     async def start(self) -> None:
         """Bind all sockets, or none: raises EnvironmentFault that names the port and its setting."""
+        self._stopped = False
         attempts = 1 if self._wanted_port else 8
         for attempt in range(attempts):
             try:
@@ -102,7 +101,7 @@ class SipEndpoint:
         """Send what is ready, then close everything; no event comes afterwards. May be called twice."""
         if self._datagrams or self._servers:
             self._flush()
-        self._on_event = _ignore
+        self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._timer_ns = None
@@ -205,8 +204,7 @@ class SipEndpoint:
 
     def connection_message(self, data: bytes, flow: Flow) -> None:
         """Take one message of a connection."""
-        self.agent.receive(data, flow, self._clock_ns())
-        self._flush()
+        self._receive(data, flow)
 
     def connection_closed(self, connection: Connection) -> None:
         """Forget a connection; its calls are reached at their Contact from now on."""
@@ -220,11 +218,20 @@ class SipEndpoint:
 
     # Inside
 
-    def datagram(self, data: bytes, address: tuple[str, int] | tuple[str, int, int, int]) -> None:
+    def datagram(self, data: bytes, address: SocketName) -> None:
         """Take one datagram."""
         remote = _plain(address)
-        self.agent.receive(data, Flow("UDP", remote, self._local_towards(remote)), self._clock_ns())
-        self._flush()
+        self._receive(data, Flow("UDP", remote, self._local_towards(remote)))
+
+    def socket_error(self) -> None:
+        """Hear that the network refused an earlier datagram; the transaction timers will notice what it costs."""
+        self.stats["socket_errors"] += 1
+
+    def _receive(self, data: bytes, flow: Flow) -> None:
+        try:
+            self.agent.receive(data, flow, self._clock_ns())
+        finally:
+            self._flush()
 
     def _local_towards(self, remote: Address) -> Address:
         if self._advertise is not None:
@@ -257,6 +264,8 @@ class SipEndpoint:
         self._set_timer()
 
     def _tell(self, event: Event) -> None:
+        if self._stopped:
+            return
         try:
             self._on_event(event)
         except Exception as error:
@@ -278,23 +287,26 @@ class SipEndpoint:
 
     def _on_timer(self) -> None:
         self._timer = self._timer_ns = None
-        self.agent.advance(self._clock_ns())
-        self._flush()
+        try:
+            self.agent.advance(self._clock_ns())
+        finally:
+            # Whatever one call's timer did, the others still have theirs.
+            self._flush()
 
     def _send(self, data: bytes, flow: Flow) -> None:
         if flow.transport == "TCP":
             self._send_stream(data, flow)
             return
-        transport = self._datagrams.get(flow.local[0])
-        if transport is None or family_of(flow.local[0]) != family_of(flow.remote[0]):
-            family = family_of(flow.remote[0])
-            transport = next((one for host, one in self._datagrams.items() if family_of(host) == family), None)
-        if transport is None or not is_literal(flow.remote[0]):
+        family = family_of(flow.remote[0])
+        port = self._datagrams.get(flow.local[0])
+        if port is None or family_of(flow.local[0]) != family:
+            port = next((one for host, one in self._datagrams.items() if family_of(host) == family), None)
+        if port is None or port.transport is None or not is_literal(flow.remote[0]):
             self.stats["unsendable"] += 1
-        elif transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+        elif port.full:
             self.stats["dropped_unsent"] += 1
         else:
-            transport.sendto(data, flow.remote)
+            port.transport.sendto(data, flow.remote)
 
     def _send_stream(self, data: bytes, flow: Flow) -> None:
         connection = self._connections.get(flow)
@@ -331,17 +343,17 @@ class SipEndpoint:
         loop = asyncio.get_running_loop()
         self._port = self._wanted_port
         for host in self._hosts:
-            udp = _bound_socket(host, self._port, socket.SOCK_DGRAM)
+            udp = bound_socket(host, self._port, socket.SOCK_DGRAM)
             self._port = udp.getsockname()[1]
-            transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=udp)
-            self._datagrams[host] = transport
-            tcp = _bound_socket(host, self._port, socket.SOCK_STREAM)
+            _, self._datagrams[host] = await loop.create_datagram_endpoint(lambda: Datagrams(self), sock=udp)
+            tcp = bound_socket(host, self._port, socket.SOCK_STREAM)
             server = await loop.create_server(lambda: Connection(self, self._limits), sock=tcp, backlog=256)
             self._servers.append(server)
 
     async def _close_sockets(self) -> None:
-        for transport in self._datagrams.values():
-            transport.close()
+        for port in self._datagrams.values():
+            if port.transport is not None:
+                port.transport.close()
         self._datagrams.clear()
         for server in self._servers:
             server.close()
@@ -371,44 +383,8 @@ class SipEndpoint:
         return f"{where} cannot be opened ({error.strerror}): check `sip.port` and the address to listen on"
 
 
-class _Datagrams(asyncio.DatagramProtocol):
-    """Hands datagrams to the endpoint."""
-
-    def __init__(self, endpoint: SipEndpoint) -> None:
-        self._endpoint = endpoint
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        self._endpoint.datagram(data, addr)
-
-    def error_received(self, exc: Exception) -> None:  # noqa: ARG002
-        self._endpoint.stats["socket_errors"] += 1
-
-
-def _bound_socket(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
-    """Return a bound socket; the port is taken for UDP and TCP or not at all. Raises OSError."""
-    family = family_of(host)
-    sock = socket.socket(family, kind)
-    try:
-        sock.setblocking(False)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if kind == socket.SOCK_STREAM:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        else:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        sock.bind((host, port))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _plain(name: tuple[str, int] | tuple[str, int, int, int]) -> Address:
+def _plain(name: SocketName) -> Address:
     """Return host and port of a socket name; the zone of a link-local address stays with its host."""
     if len(name) == 4 and name[3] and "%" not in name[0]:
         return f"{name[0]}%{name[3]}", name[1]
     return name[0], name[1]
-
-
-def _ignore(event: Event) -> None:
-    """Take an event that nobody wants any more."""

@@ -131,6 +131,8 @@ class TestCaller:
     def __init__(self, wish: Wish, report: Callable[[str], None]) -> None:
         self._wish, self._report = wish, report
         self.outcome = Outcome()
+        self.sent_ns: list[int] = []
+        """Monotonic time of each frame that was sent."""
         self._answered: asyncio.Future[sip.CallAnswered | None] = asyncio.get_running_loop().create_future()
         self._gone = asyncio.Event()
         self._plan: MediaPlan | None = None
@@ -227,6 +229,7 @@ class TestCaller:
                 break
             packet = serialize(plan.payload_type, sequence + index, timestamp, ssrc, frame, marker=index == 0)
             rtp.transport.sendto(packet, plan.remote)
+            self.sent_ns.append(time.monotonic_ns())
             timestamp += encoded.ticks_per_frame
             self.outcome.sent_ms += 20
         await asyncio.sleep(FRAME_S)

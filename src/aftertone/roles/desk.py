@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import secrets
 import signal
@@ -33,7 +32,7 @@ from aftertone.store.blobs import DirectoryBlobs
 from aftertone.store.catalog import Catalog
 from aftertone.voicemail import directory as directories
 from aftertone.voicemail.directory import Directory
-from aftertone.web.app import create_app
+from aftertone.web.app import create_app, stop_streams
 from aftertone.web.services import DeskServices
 
 LOGIN_LINK_S: Final = 24 * 3600
@@ -153,22 +152,22 @@ async def _serve(start: Start) -> None:
     host, port = sock.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     base = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}"  # noqa: S104 - a comparison
+    app = create_app(services)
     server = _Server(
         uvicorn.Config(
-            create_app(services),
+            app,
             log_level="warning",
             access_log=False,
-            timeout_graceful_shutdown=0,
+            timeout_graceful_shutdown=1,
             server_header=False,
             ws="none",
             lifespan="on",
         )
     )
-    # Open event streams never end by themselves: ending them is the plan, and not an error worth a line.
-    logging.getLogger("uvicorn.error").addFilter(lambda record: "graceful shutdown exceeded" not in record.getMessage())
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
+        stop_streams(app)
         server.should_exit = True
 
     loop.add_signal_handler(signal.SIGTERM, stop)

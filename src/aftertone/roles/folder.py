@@ -11,6 +11,7 @@ clock that jumps makes nobody look dead.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from aftertone.errors import StorageError
+from aftertone.errors import StorageError, UsageError
 
 STALE_AFTER_S: Final = 5.0
 
@@ -65,6 +66,22 @@ class Folder:
                 raise StorageError(
                     f"cannot make {path}: {error.strerror}; choose another data folder with --data or AFTERTONE_DATA"
                 ) from None
+
+    def lock(self) -> int:
+        """Take the folder for this machine until the process ends; returns the descriptor that holds it.
+
+        Raises UsageError when another machine runs in it. The kernel gives the lock back however a process ends, so a lock
+        is never stale.
+        """
+        descriptor = os.open(self.run / "machine.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise UsageError(
+                f"the data folder {self.root} is in use by another machine: stop that one, or choose another with --data"
+            ) from None
+        return descriptor
 
     def token(self) -> str:
         """Return the local command line's token for the desk, making it at the first call (readable by its owner alone).
@@ -112,11 +129,21 @@ def write_status(folder: Folder, role: str, status: Mapping[str, object]) -> Non
 
 
 def read_status(folder: Folder, role: str) -> Mapping[str, object] | None:
-    """Return a role's status, or None when it is older than ``STALE_AFTER_S``: then the role is down."""
+    """Return a role's status, or None when its process is gone or has not written for ``STALE_AFTER_S``."""
     try:
         value = json.loads((folder.run / f"{role}.json").read_text(encoding="utf-8"))
         age_s = (time.monotonic_ns() - int(value["at_monotonic_ns"])) / 1e9
     except (OSError, ValueError, KeyError, TypeError):
         return None
     # A negative age is a file of an earlier boot: the monotonic clock began again.
-    return value if 0 <= age_s <= STALE_AFTER_S else None
+    return value if 0 <= age_s <= STALE_AFTER_S and _lives(value.get("pid")) else None
+
+
+def _lives(pid: object) -> bool:
+    try:
+        os.kill(int(str(pid)), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True

@@ -17,7 +17,6 @@ from aftertone.sip.faults import ParseError
 from aftertone.sip.headers import parse_address, parse_media_type, parse_number
 from aftertone.sip.message import Request, Response
 from aftertone.sip.settings import AgentSettings
-from aftertone.sip.uri import parse_uri
 
 KNOWN_METHODS: Final = frozenset(
     {"INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "REGISTER", "PRACK", "UPDATE", "INFO", "SUBSCRIBE", "NOTIFY"}
@@ -44,8 +43,9 @@ def read_whole(request: Request) -> None:
     if request.method == "INVITE":
         for route in request.all("record-route"):
             parse_address(route)
+    _ = request.content_type
     _ = request.contact if request.method != "REGISTER" else None
-    parse_uri(request.uri)
+    _ = request.target
 
 
 def read_answer(response: Response) -> None:

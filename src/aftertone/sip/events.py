@@ -71,7 +71,11 @@ class CallNotConfirmed:
 
 @dataclass(frozen=True, slots=True)
 class DialogEnded:
-    """The peer sent BYE. Nothing is answered until ``Agent.respond``, which may wait for what must be durable first."""
+    """The peer sent BYE. Nothing is answered until ``Agent.respond``, which may wait for what must be durable first.
+
+    It may come without CallConfirmed before it, when the ACK is lost or late. After 64*T1 the peer waits no more, and the
+    dialog is forgotten without an answer.
+    """
 
     dialog_id: DialogId
     transaction_id: TransactionId

@@ -30,10 +30,11 @@ def caller_of(request: Request, *, trust_asserted: bool = False) -> Caller:
     """Return number and name of the caller; both empty for one who withholds them.
 
     ``trust_asserted``: the peer belongs to our trust domain, so that P-Asserted-Identity goes before From and counts even
-    for an anonymous From (RFC 3325 section 9).
+    for an anonymous From (RFC 3325 section 9), unless the caller asked for privacy (section 9.3).
     """
     asserted: list[NameAddr] = []
-    if trust_asserted:
+    private = {word.strip().lower() for word in request.get("privacy").split(";")} & {"id", "user", "header"}
+    if trust_asserted and not private:
         try:
             asserted = [parse_address(value) for value in request.all("p-asserted-identity")]
         except ParseError:
@@ -76,7 +77,7 @@ def forwarded_from(request: Request) -> str | None:
     if "cause=" in history or "cause%3d" in history or ";mp=" in history:
         return "History-Info"
     try:
-        return "Request-URI" if "cause" in parse_uri(request.uri).params else None
+        return "Request-URI" if "cause" in request.target.params else None
     except ParseError:
         return None
 
@@ -84,7 +85,7 @@ def forwarded_from(request: Request) -> str | None:
 def target_user(request: Request) -> str:
     """Return the user part of the Request-URI, unescaped and without its parameters; empty when there is none."""
     try:
-        return unescape(parse_uri(request.uri).user.partition(";")[0])[:MAX_NAME]
+        return unescape(request.target.user.partition(";")[0])[:MAX_NAME]
     except ParseError:
         return ""
 

@@ -30,6 +30,7 @@ from aftertone.sip.headers import (
     parse_via,
     split_list,
 )
+from aftertone.sip.uri import Uri, parse_uri
 
 __all__ = [
     "MAX_HEADERS",
@@ -198,6 +199,11 @@ class Request(_Fields):
         super().__init__(headers, body)
         self.method: Final = method
         self.uri: Final = uri
+
+    @Memo
+    def target(self) -> Uri:
+        """The Request-URI in its parts; raises SchemeError for a scheme that is none of ours."""
+        return parse_uri(self.uri)
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.uri} {self.get('call-id')}>"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 
+from aftertone.sip.bodies import unwrapped
 from aftertone.sip.builder import PHRASES, Echo, Fields, build_response, contact_uri, echo_of, salvage_echo
 from aftertone.sip.checks import Refusal, read_whole, refusal, transaction_key
 from aftertone.sip.client import ClientSide
@@ -34,8 +35,8 @@ from aftertone.sip.events import (
 from aftertone.sip.faults import ParseError
 from aftertone.sip.flow import Flow
 from aftertone.sip.message import Request
+from aftertone.sip.settings import SECOND_NS
 from aftertone.sip.transaction import SERVER_INVITE, SERVER_OTHER, Do, On
-from aftertone.sip.uri import parse_uri
 
 
 class ServerSide:
@@ -60,6 +61,8 @@ class ServerSide:
         """Take a request that parsed; raise ParseError when a header that it needs does not."""
         core = self._core
         read_whole(request)
+        if request.method in ("INVITE", "UPDATE", "ACK"):
+            request = unwrapped(request, core.settings.accept)
         if request.method == "ACK":
             self._on_ack(request, flow, now_ns)
             return
@@ -117,6 +120,13 @@ class ServerSide:
         dialog = dialog_from_request(request, transaction.tag, flow, first_cseq, transaction.id)
         transaction.dialog = dialog
         core.dialogs[dialog.id] = dialog
+        expires = request.get("expires")
+        if (
+            expires.isascii()
+            and expires.isdigit()
+            and 0 < int(expires[:9]) * SECOND_NS < core.settings.timing.ring_limit_ns
+        ):
+            transaction.extend("R", now_ns + int(expires[:9]) * SECOND_NS)
         stamp = request.get("timestamp")
         fields = (("Timestamp", stamp),) if stamp else ()
         transaction.last = build_response(transaction.echo, 100, fields=fields)
@@ -179,18 +189,19 @@ class ServerSide:
         """A re-INVITE or UPDATE: one at a time, and none while an offer of ours is open (14.2; RFC 3311 section 5.2)."""
         core = self._core
         waiting = dialog.unacknowledged
+        refused: Refusal | None = None
         if dialog.phase is Phase.EARLY or dialog.offers:
-            self._refuse(request, flow, Refusal(500, (("Retry-After", str(core.small_number(10))),)))
-            return
-        if (waiting is not None and waiting.offered) or dialog.owes_ack is not None:
-            self._refuse(request, flow, Refusal(491))
-            return
-        if waiting is not None:
+            refused = Refusal(500, (("Retry-After", str(core.small_number(10))),))
+        elif (waiting is not None and waiting.offered) or dialog.owes_ack is not None:
+            refused = Refusal(491)
+        elif waiting is not None:
             # The ACK is lost or late, but who sends this has seen the 2xx.
             self._acknowledged(waiting, b"", now_ns)
-            if dialog.phase is not Phase.CONFIRMED:
-                self._refuse(request, flow, Refusal(481))
-                return
+            refused = Refusal(481) if dialog.phase is not Phase.CONFIRMED else None
+        if refused is not None:
+            # Kept, unlike other refusals: a copy that comes later must not be taken for a request that may succeed now.
+            self._answer(self._open(request, flow, now_ns), refused.status, now_ns, fields=refused.fields)
+            return
         dialog.flow = flow
         transaction = self._open(request, flow, now_ns, dialog)
         dialog.offers.add(transaction.id)
@@ -259,7 +270,7 @@ class ServerSide:
         core, request, dialog = self._core, transaction.request, transaction.dialog
         lines = self._server_line
         if request.method in ("INVITE", "UPDATE") and 100 < status < 300:
-            user = core.settings.user or parse_uri(request.uri).user
+            user = core.settings.user or request.target.user
             lines = f"Contact: <{contact_uri(transaction.flow, user)}>\r\n{self._allow_lines}{lines}"
         transaction.last = build_response(
             transaction.echo,

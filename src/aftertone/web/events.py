@@ -42,6 +42,9 @@ _KEPT: Final = 100_000
 _STATUS_EVERY: Final = 5
 """Polls between two looks at the roles' status files, which are written once a second."""
 
+_NOT_YET: Final = 2**63
+"""Beyond every sequence number: the ring holds nothing yet, and everybody reads the catalog."""
+
 log = logging.getLogger(__name__)
 
 
@@ -66,7 +69,7 @@ class Feed:
         self._task: asyncio.Task[None] | None = None
         self._pulse = asyncio.Event()
         self._ring: deque[Change] = deque(maxlen=_RING)
-        self._ring_starts_after = 0
+        self._ring_starts_after = _NOT_YET
         self._last = 0
         self._status: Standing | None = None
         self._stopped = False
@@ -99,7 +102,7 @@ class Feed:
     def _forget(self) -> None:
         self._task = None
         self._ring.clear()
-        self._ring_starts_after = self._last = 0
+        self._ring_starts_after = _NOT_YET
         self._status = None
 
     def _wake(self) -> None:
@@ -107,23 +110,23 @@ class Feed:
         pulse.set()
 
     async def _run(self) -> None:
-        try:
-            self._last = self._ring_starts_after = await run_in_threadpool(self._catalog.last_change)
-            version = -1
-            turn = 0
-            while not self._stopped:
-                try:
-                    version = await self._look(version, with_status=turn % _STATUS_EVERY == 0)
-                except AftertoneError as error:
-                    log.warning("the event stream cannot read the catalog: %s", error)
-                turn += 1
-                await asyncio.sleep(self._poll_s)
-        except Exception:
-            # Streams must not hang on a poller that is gone: they end, and every listener comes back by itself.
-            log.exception("the event stream stopped")
-            self._stopped = True
-        finally:
-            self._wake()
+        version = -1
+        turn = 0
+        failing = False
+        while not self._stopped:
+            try:
+                if self._ring_starts_after == _NOT_YET:
+                    self._last = self._ring_starts_after = await run_in_threadpool(self._catalog.last_change)
+                    self._wake()
+                version = await self._look(version, with_status=turn % _STATUS_EVERY == 0)
+                failing = False
+            except Exception as error:
+                # Whatever is wrong, listeners must not be left with a poller that is gone. One line per trouble.
+                if not failing:
+                    log.warning("the event stream cannot look for changes: %r; it tries again", error)
+                failing = True
+            turn += 1
+            await asyncio.sleep(self._poll_s)
 
     async def _look(self, version: int, *, with_status: bool) -> int:
         """Read what is new and wake the listeners if anything is; returns the catalog's version as seen before that."""
@@ -149,7 +152,7 @@ class Feed:
         return seen
 
     async def _after(self, position: int) -> list[Change]:
-        if self._ring_starts_after <= position and self._task is not None:
+        if self._ring_starts_after <= position:
             return [change for change in self._ring if change.sequence > position]
         return await run_in_threadpool(self._catalog.changes, position, _BATCH)
 
@@ -157,14 +160,23 @@ class Feed:
         """Yield the stream's bytes after change ``position`` (None: from now on) until the listener is not welcome.
 
         ``still_welcome`` is asked in a worker thread at each heartbeat, so that a stream does not outlive its session.
+        When the catalog cannot be read the stream ends; a listener comes back by itself and resumes.
         """
-        newest = await run_in_threadpool(self._catalog.last_change)
         yield b"retry: 2000\n\n"
-        if position is None or position > newest or newest - position > _KEPT:
-            # A number from the future comes from a catalog that was rebuilt since, and one from long ago has lost what
-            # came after it: what the client holds is void and it must read everything anew.
-            yield b"" if position is None else _event("reset", {}, newest)
-            position = newest
+        try:
+            newest = await run_in_threadpool(self._catalog.last_change)
+            if position is None or position > newest or newest - position > _KEPT:
+                # A number from the future comes from a catalog that was rebuilt since, and one from long ago has lost
+                # what came after it: what the client holds is void and it must read everything anew.
+                if position is not None:
+                    yield _event("reset", {}, newest)
+                position = newest
+            async for block in self._follow(position, still_welcome):
+                yield block
+        except AftertoneError as error:
+            log.warning("an event stream ends: %s", error)
+
+    async def _follow(self, position: int, still_welcome: Callable[[], bool]) -> AsyncIterator[bytes]:
         mark = ""
         while not self._stopped:
             pulse = self._pulse

@@ -80,7 +80,7 @@ def _take_try(request: Request, services: DeskServices, throttle: Throttle) -> N
             "too-many-tries",
             "Too many tries",
             detail=f"Signing in is possible again in {wait_s} s. Browsers that are signed in do not notice.",
-            remedy="Wait, or use the one-time link that the machine prints when it starts.",
+            remedy="Wait, or run `aftertone login-link` on the machine: its link signs you in once.",
             retry_after_s=wait_s,
         )
 
@@ -143,7 +143,7 @@ async def use_link(request: Request, services: Desk, token: Token) -> Response:
     _take_try(request, services, state.links)
     now_ms = services.now_unix_ms()
     if not await run_in_threadpool(services.catalog.use_login_link, sha256_hex(token), now_ms):
-        error = "This link was used already or is too old. Start the machine again: it prints a new one."
+        error = "This link was used already or is too old. Run `aftertone login-link` on the machine for a new one."
         return page(request, "link.html", {"token": "", "error": error}, status_code=401)
     state.links.give_back(_source(request))
     response = RedirectResponse("/password", status_code=303)

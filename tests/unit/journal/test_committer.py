@@ -318,6 +318,7 @@ def test_a_failed_opening_leaves_nothing_open_and_may_be_tried_again() -> None:
     assert bench.files.open_handles == 0
     bench.files.inject = nowhere
     assert bench.committer.open() == 2
+    assert bench.committer.stats().segment == "e00000002-n00000001.journal"
     with pytest.raises(StateError, match="opened before"):
         bench.committer.open()
 
@@ -385,4 +386,9 @@ def test_settings_that_cannot_work_are_refused() -> None:
     bench.committer.open()
     with pytest.raises(ValueError, match="at most 4194304"):
         bench.append(bytes(MAX_PAYLOAD_BYTES + 1))
-    assert bench.append(b"next") == 1
+    for kind in (0, 256):
+        with pytest.raises(ValueError, match="from 1 to 255"):
+            bench.committer.append(kind, b"")  # type: ignore[arg-type]
+    assert bench.append(memoryview(b"next")) == 1  # type: ignore[arg-type]
+    assert bench.step()
+    assert bench.read() == [b"next"]

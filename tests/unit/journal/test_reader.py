@@ -152,7 +152,9 @@ def test_a_tail_that_grows_is_read_when_it_is_whole() -> None:
     whole = bytes(content)
     reader = journal.reader()
     got: list[int] = []
-    for size in [0, 10, BLOCK_BYTES, 5000, *range(DATA_OFFSET, len(whole) + 1, 13), len(whole)]:
+    ends = DATA_OFFSET + BLOCK_BYTES + HEADER_BYTES + 5000  # between two records of one commit
+    steps = {0, 10, BLOCK_BYTES, *range(DATA_OFFSET, len(whole), 13), *range(ends - 50, ends + 100), len(whole)}
+    for size in sorted(steps):
         content[:] = whole[:size]
         got += sequences(reader)
     assert got == [1, 2, 3]
@@ -243,6 +245,18 @@ def test_what_looks_like_a_record_inside_a_damaged_one_is_not_believed() -> None
     at = damaged.index(forged)
     damaged[at : at + len(real)] = real
     assert next(iter(journal.reader().poll()))[1].payload == b"known"
+
+
+def test_nothing_inside_a_frame_that_holds_is_taken_for_a_record() -> None:
+    journal = Journal()
+    inner = pack_header(Kind.BEGIN, b"inner", seed=_seed(journal), epoch=1, sequence=9, durable=0) + b"inner"
+    journal.commit(b"a" * 100 + inner, b"b" * 100 + inner, b"c")
+    content = journal.content()
+    second = DATA_OFFSET + HEADER_BYTES + 100 + len(inner)
+    content[DATA_OFFSET + HEADER_BYTES] ^= 1  # the frame stands, its contents do not
+    assert sequences(journal.reader()) == [2, 3]
+    content[second + HEADER_BYTES] ^= 1
+    assert sequences(journal.reader()) == [3]
 
 
 def _seed(journal: Journal) -> int:

@@ -166,8 +166,7 @@ def test_the_timer_runs_without_traffic() -> None:
     quick = AgentSettings(timing=Timing(t1_ns=1_000_000, t2_ns=4_000_000, t4_ns=5_000_000))
 
     async def test(one: Party, two: Party) -> None:
-        silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        with silent:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
             silent.bind((LOCAL, 0))
             flow = two.endpoint.flow_to((LOCAL, silent.getsockname()[1]))
             two.endpoint.invite(f"sip:box@{LOCAL}", from_uri="sip:a@b.example", flow=flow)
@@ -229,6 +228,9 @@ def test_a_port_in_use_names_the_port_and_the_setting() -> None:
         await one.endpoint.stop()
         await other.start()
         await other.stop()
+        await one.endpoint.start()
+        dial(two, one)
+        await one.wait_for(IncomingCall)
 
     with_parties(test)
 
@@ -271,17 +273,57 @@ def test_a_failing_callback_costs_nobody_else_anything() -> None:
     with_parties(test)
 
 
+def test_a_fault_in_one_timer_leaves_the_others_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = AgentSettings(timing=Timing(t1_ns=1_000_000, t2_ns=4_000_000, t4_ns=5_000_000))
+
+    async def test(one: Party, two: Party) -> None:
+        seen: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: seen.append(context["exception"]))
+        advance = two.endpoint.agent.advance
+        faults = iter([ZeroDivisionError()])
+
+        def faulty(now_ns: int) -> None:
+            advance(now_ns)
+            for fault in faults:
+                raise fault
+
+        monkeypatch.setattr(two.endpoint.agent, "advance", faulty)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+            silent.bind((LOCAL, 0))
+            flow = two.endpoint.flow_to((LOCAL, silent.getsockname()[1]))
+            two.endpoint.invite(f"sip:box@{LOCAL}", from_uri="sip:a@b.example", flow=flow)
+            assert (await two.wait_for(CallFailed)).status == 408
+        assert [type(fault) for fault in seen] == [ZeroDivisionError]
+
+    with_parties(test, settings=quick)
+
+
 def test_what_cannot_be_sent_is_counted_and_stops_nothing() -> None:
     async def test(one: Party, two: Party) -> None:
-        for transport in ("UDP", "TCP"):
+        transports: tuple[Transport, ...] = ("UDP", "TCP")
+        for transport in transports:
             for host in ("name.example", "no such host\0"):
-                flow = Flow(transport, (host, 5060), (LOCAL, 1))  # type: ignore[arg-type]
+                flow = Flow(transport, (host, 5060), (LOCAL, 1))
                 one.endpoint.invite("sip:a@b.example", from_uri="sip:a@b.example", flow=flow)
         v6 = Flow("UDP", ("2001:db8::1", 5060), (LOCAL, 1))
         one.endpoint.invite("sip:a@b.example", from_uri="sip:a@b.example", flow=v6)
         dial(one, two)
         await two.wait_for(IncomingCall)
         assert one.endpoint.stats["unsendable"] == 5
+
+    with_parties(test)
+
+
+def test_a_full_link_drops_datagrams_and_recovers() -> None:
+    async def test(one: Party, two: Party) -> None:
+        port = one.endpoint._datagrams[LOCAL]
+        port.pause_writing()
+        one.endpoint.invite("sip:a@b.example", from_uri="sip:a@b.example", flow=one.endpoint.flow_to((LOCAL, 9)))
+        await asyncio.sleep(0)
+        assert one.endpoint.stats["dropped_unsent"] == 1
+        port.resume_writing()
+        dial(one, two)
+        await two.wait_for(IncomingCall)
 
     with_parties(test)
 

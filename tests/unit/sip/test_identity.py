@@ -46,6 +46,8 @@ def test_an_asserted_identity_counts_only_from_those_we_trust() -> None:
     )
     assert caller_of(request) == Caller("", "")
     assert caller_of(request, trust_asserted=True) == Caller("+49301", "Real")
+    request.headers["privacy"] = ["critical; ID"]
+    assert caller_of(request, trust_asserted=True) == Caller("", "")
     broken = Request("INVITE", "sip:a@b", {"from": ["<sip:1@x>"], "p-asserted-identity": ['"x <sip:2@x>']})
     assert caller_of(broken, trust_asserted=True) == Caller("1", "")
 

@@ -177,6 +177,15 @@ def test_a_call_that_nobody_answers_ends_by_itself() -> None:
     assert call.agent.held().timers == 0
 
 
+@pytest.mark.parametrize(("expires", "seconds"), [("30", 30), ("0", 240), ("9" * 40, 240), ("soon", 240)])
+def test_a_caller_may_say_how_long_to_ring(expires: str, seconds: int) -> None:
+    subject = agent()
+    subject.receive(request(extra=f"Expires: {expires}"), FLOW, 0)
+    assert subject.deadline_ns() == seconds * S
+    subject.advance(seconds * S)
+    assert statuses(parts(subject)[0]) == [100, 480]
+
+
 def test_peers_of_the_old_rfc_can_call_too() -> None:
     subject = agent()
     old = request(via="SIP/2.0/UDP 192.0.2.7", from_tag="")
@@ -365,6 +374,20 @@ def test_one_change_at_a_time() -> None:
         refused = one(call.say(method, 3, body=SDP)[0])
         assert refused.status == 500
         assert 0 <= int(refused.get("retry-after")) <= 10
+
+
+def test_a_copy_of_a_refused_change_is_refused_again_although_it_might_succeed_now() -> None:
+    call = Call().confirmed()
+    _, events = call.say("INVITE", 2, body=SDP)
+    assert statuses(call.say("INVITE", 3, body=SDP)[0]) == [500]
+    assert isinstance(events[0], ReofferReceived)
+    call.agent.respond(events[0].transaction_id, 488, now_ns=0)
+    parts(call.agent)
+    messages, events = call.say("INVITE", 3, body=SDP)
+    assert (statuses(messages), events) == ([500], [])
+    assert call.say("ACK", 3, branch="z9hG4bKINVITE3") == ([], [])
+    run_out(call.agent, 0)
+    assert (call.agent.held().server_transactions, call.agent.held().dialogs) == (0, 1)
 
 
 def test_no_change_while_ringing() -> None:

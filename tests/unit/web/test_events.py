@@ -210,6 +210,49 @@ def test_a_catalog_that_is_away_for_a_moment_costs_nothing_but_time(
     run(test())
 
 
+def test_trouble_when_the_poller_starts_does_not_end_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = world.catalog.data_version
+    failures = iter([True, True, True])
+
+    def data_version() -> int:
+        if next(failures, False):
+            raise StorageError("the catalog is away")
+        return real()
+
+    async def test() -> None:
+        monkeypatch.setattr(world.catalog, "data_version", data_version)
+        app = world.app(poll_s=0.005)
+        async with Listener(app, PATH, BEARER) as listener:
+            stream = listener.blocks()
+            assert await anext(stream) == "retry: 2000"
+            assert "event: status" in await anext(stream)
+            message = world.deliver()
+            assert data(await anext(stream))["message_id"] == str(message.id)
+
+    run(test())
+
+
+def test_a_stream_that_cannot_read_the_catalog_ends_and_the_next_one_works(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away() -> int:
+        raise StorageError("the catalog is away")
+
+    async def test() -> None:
+        app = world.app(poll_s=0.005)
+        with monkeypatch.context() as patch:
+            patch.setattr(world.catalog, "last_change", away)
+            async with Listener(app, PATH, BEARER) as listener:
+                assert [block async for block in listener.blocks()] == ["retry: 2000"]
+        async with Listener(app, PATH, BEARER) as listener:
+            stream = listener.blocks()
+            await anext(stream)
+            assert "event: status" in await anext(stream)
+        assert app.state.feed.listeners == 0
+
+    run(test())
+
+
 @pytest.mark.parametrize("query", ["after=-1", "after=x", f"after={2**63}"])
 def test_a_position_that_is_none(world: World, query: str) -> None:
     with world.client() as client:

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
+from tests.support.machine import Machine, speech, wait_until
+from tests.support.sipp import Sipp, press, require_raw_sockets, start_sipp, talk, write_capture
 
 from aftertone.audio.codec import decode, encode
 from aftertone.audio.samples import Samples
 from aftertone.model import Codec
-from tests.support.machine import Machine, speech, wait_until
-from tests.support.sipp import Sipp, press, require_raw_sockets, start_sipp, talk, write_capture
 
 SPEECH_S: Final = 2.0
 TOLERANCE_MS: Final = 60
@@ -55,9 +55,7 @@ def captures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_capture(folder / "part_two.pcap", talk(speech(1.0), sequence=200, timestamp=4000 + 2500 * 8))
     after = 4000 + int(SPEECH_S * 8000)
     unheard = [(at_ms + 2200, packet) for at_ms, packet in talk(speech(0.5), sequence=207, timestamp=after + 1600)]
-    write_capture(
-        folder / "speech_hash.pcap", [*first, *press("#", 2000, sequence=200, timestamp=after), *unheard]
-    )
+    write_capture(folder / "speech_hash.pcap", [*first, *press("#", 2000, sequence=200, timestamp=after), *unheard])
     return folder
 
 
@@ -66,9 +64,7 @@ def calls(answering: Machine, captures: Path) -> Iterator[dict[str, Sipp]]:
     """All calls of ``SPOKEN``, started at the same time."""
     require_raw_sockets()
     started = {
-        name: start_sipp(
-            answering, captures, name.removesuffix("_by_tcp"), caller=name, user=user, options=options
-        )
+        name: start_sipp(answering, captures, name.removesuffix("_by_tcp"), caller=name, user=user, options=options)
         for name, (user, options) in SPOKEN.items()
     }
     yield started
@@ -98,7 +94,9 @@ def _as_heard(samples: Samples) -> Samples:
     return decode(Codec.PCMU, encode(Codec.PCMU, samples, 8000))
 
 
-@pytest.mark.parametrize("name", ["basic", "basic_by_tcp", "ringing", "late_offer", "lost_ack", "resent_invite", "diverted"])
+@pytest.mark.parametrize(
+    "name", ["basic", "basic_by_tcp", "ringing", "late_offer", "lost_ack", "resent_invite", "diverted"]
+)
 def test_a_call_leaves_one_message(answering: Machine, calls: dict[str, Sipp], name: str) -> None:
     message = _message(answering, calls, name)
     assert abs(message["duration_ms"] - SPEECH_S * 1000) <= TOLERANCE_MS

@@ -6,7 +6,7 @@ Owns: running ``TestCaller`` beside a test that is not asynchronous. Refuses to 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from threading import Thread
 from typing import Self
@@ -61,6 +61,10 @@ class Party:
     def outcomes(self, within_s: float = 60) -> list[Outcome]:
         """Wait until every call is over."""
         return [future.result(within_s) for future in self._futures]
+
+    def run_on_loop(self, callback: Callable[[], None]) -> None:
+        """Run ``callback`` where the callers live."""
+        self._loop.call_soon_threadsafe(callback)
 
     def speaking(self) -> int:
         """How many callers have begun to speak."""

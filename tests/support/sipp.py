@@ -87,10 +87,11 @@ def start_sipp(
     require("sipp")
     limits = ("-m", calls, "-l", calls, "-r", calls, "-rp", "200", "-timeout", f"{WITHIN_S}s", "-timeout_error")
     places = ("-i", "127.0.0.1", "-p", free_port(), "-cp", free_port(), "-mi", "127.0.0.1", "-mp", next(_media_ports))
-    logs = ("-trace_err", "-error_file", folder / f"{caller}.errors")
-    logs += ("-trace_msg", "-message_file", folder / f"{caller}.messages")
-    arguments = ("-sf", SCENARIOS / f"{scenario}.xml", "-s", user, "-key", "caller", caller, "-nostdin")
-    command = ["sipp", f"127.0.0.1:{machine.sip_port}", *(str(a) for a in (*arguments, *limits, *places, *logs)), *options]
+    errors = ("-trace_err", "-error_file", folder / f"{caller}.errors")
+    messages = ("-trace_msg", "-message_file", folder / f"{caller}.messages")
+    script = ("-sf", SCENARIOS / f"{scenario}.xml", "-s", user, "-key", "caller", caller, "-nostdin")
+    arguments = (f"127.0.0.1:{machine.sip_port}", *script, *limits, *places, *errors, *messages, *options)
+    command = ["sipp", *(str(argument) for argument in arguments)]
     with (folder / f"{caller}.out").open("wb") as out:
         process = subprocess.Popen(
             command, cwd=folder, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "TERM": "dumb"}

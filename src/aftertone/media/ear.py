@@ -2,9 +2,9 @@
 
 Owns: turning packets of any codec into levels and tone flags for the sound watch. Refuses to know: what follows from them.
 
-Theory of operation: G.711 is a table look-up for the whole batch at once. G.722 and Opus must be decoded to be heard; one
-packet in ``SAMPLED`` is, with a decoder of the call's own, which costs a fraction of decoding and still hears a word or a
-tone: the watch needs two loud packets within 100 ms or a run of tone. The recording itself is never decoded here.
+Theory of operation: every second packet is heard, which costs half and still hears a word or a tone: the watch needs two
+loud packets within 100 ms or a run of tone. G.711 is a table look-up for the whole batch at once. G.722 and Opus must be
+decoded to be heard, with a decoder of the call's own. The recording itself is never decoded here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from aftertone.model import SAMPLE_RATE_HZ, Codec
 from aftertone.rtp.batch import Headers
 
 SAMPLED: Final = 2
-"""Every second packet: 40 ms apart at 20 ms a packet, so that two sounds in a row lie within the watch's 100 ms."""
+"""Every second packet: 40 ms apart at 20 ms a packet, so that two sounds in a row lie within the watch's 100 ms. With G.711
+this saves 0.4 us of 3 us a packet."""
+LONGEST_SKIPPED_BYTES: Final = 240
+"""30 ms of G.711: of longer packets every one is heard, because twice their length comes too close to those 100 ms."""
 SHORTEST_BYTES: Final = 40
 LONGEST_BYTES: Final = 960
 
@@ -64,6 +67,8 @@ class Ear:
             if not mine.any():
                 continue
             if codec in (Codec.PCMU, Codec.PCMA):
+                # By the sequence number, so that nothing has to be remembered.
+                mine &= (headers.sequence[packets] % SAMPLED == 0) | (length > LONGEST_SKIPPED_BYTES)
                 self._hear_g711(codec, arena, headers, calls, packets, length, mine, arrived)
             else:
                 self._hear_decoded(codec, arena, headers, calls, packets, mine, arrived)

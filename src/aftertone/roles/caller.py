@@ -176,6 +176,11 @@ class TestCaller:
             await endpoint.stop()
         return self.outcome
 
+    def give_up(self) -> None:
+        """Hang up in the middle, whatever is being said."""
+        if self._endpoint is not None and self._dialog is not None:
+            self._endpoint.bye(self._dialog)
+
     async def _converse(self, endpoint: SipEndpoint, rtp: _Rtp) -> None:
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):

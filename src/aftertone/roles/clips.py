@@ -27,6 +27,9 @@ from aftertone.voicemail.directory import GREETINGS, Directory
 Frames = tuple[bytes, ...]
 DEFAULT_GREETING: Final = "greeting_default"
 _FRAME: Final = Clip("silence", np.zeros(160, np.int16), 8000)
+TAIL_S: Final = 0.16
+"""Silence behind every clip after which we say nothing: a phone whose jitter buffer moves only when something arrives
+(baresip, tests/interop) would keep the end of the beep or of the goodbye to itself."""
 
 
 class Clips:
@@ -42,7 +45,9 @@ class Clips:
         for clip in clips:
             name = BEEP if clip is clips[0] else clip.name
             for codec in CODECS:
-                self._frames[name, codec] = encode_clip(clip, codec).frames
+                self._frames[name, codec] = encode_clip(
+                    clip if name == DEFAULT_GREETING else _with_tail(clip), codec
+                ).frames
         self.silence: Mapping[Codec, bytes] = {codec: encode_clip(_FRAME, codec).frames[0] for codec in CODECS}
 
     def learn(self, folder: Path, directory: Directory) -> None:
@@ -70,3 +75,8 @@ class Clips:
     def _encode(path: Path) -> dict[Codec, Frames]:
         clip = load_clip(path)
         return {codec: encode_clip(clip, codec).frames for codec in CODECS}
+
+
+def _with_tail(clip: Clip) -> Clip:
+    silence = np.zeros(round(clip.rate_hz * TAIL_S), np.int16)
+    return Clip(clip.name, np.concatenate([clip.samples, silence]), clip.rate_hz)

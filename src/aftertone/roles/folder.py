@@ -3,8 +3,8 @@
 Owns: the names inside the folder and the small status files by which roles tell each other how they are. Refuses to know:
 what is in the journal, the catalog or the blobs.
 
-Theory of operation: a role rewrites ``run/<role>.json`` each second, whole, by rename; it is not synced, because after a
-power cut nobody wants it. Its age is measured with the monotonic clock, which all processes of a machine share, so a wall
+Theory of operation: a role rewrites ``run/<role>.json`` each second, in place and always as long as before, so that it needs
+no new block and can still say that the disk is full; it is not synced, because after a power cut nobody wants it. Its age is measured with the monotonic clock, which all processes of a machine share, so a wall
 clock that jumps makes nobody look dead.
 """
 
@@ -25,6 +25,8 @@ from typing import Final
 from aftertone.errors import StorageError, UsageError
 
 STALE_AFTER_S: Final = 5.0
+STATUS_BYTES: Final = 16_384
+READ_ATTEMPTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,21 +121,30 @@ def digest(token: str) -> str:
 
 
 def write_status(folder: Folder, role: str, status: Mapping[str, object]) -> None:
-    """Publish a role's status. A disk that is full or gone costs the status, never the role."""
+    """Publish a role's status. A disk that is gone costs the status, never the role."""
     value = {"at_monotonic_ns": time.monotonic_ns(), "pid": os.getpid(), **status}
-    target = folder.run / f"{role}.json"
-    temporary = target.with_name(f".{role}.{os.getpid()}.tmp")
+    content = json.dumps(value).encode().ljust(STATUS_BYTES)
     with contextlib.suppress(OSError):
-        temporary.write_text(json.dumps(value), encoding="utf-8")
-        temporary.replace(target)
+        descriptor = os.open(folder.run / f"{role}.json", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(descriptor, content, 0)
+            if len(content) > STATUS_BYTES:
+                os.ftruncate(descriptor, len(content))
+        finally:
+            os.close(descriptor)
 
 
 def read_status(folder: Folder, role: str) -> Mapping[str, object] | None:
     """Return a role's status, or None when its process is gone or has not written for ``STALE_AFTER_S``."""
-    try:
-        value = json.loads((folder.run / f"{role}.json").read_text(encoding="utf-8"))
-        age_s = (time.monotonic_ns() - int(value["at_monotonic_ns"])) / 1e9
-    except (OSError, ValueError, KeyError, TypeError):
+    for _ in range(READ_ATTEMPTS):
+        try:
+            value = json.loads((folder.run / f"{role}.json").read_text(encoding="utf-8"))
+            age_s = (time.monotonic_ns() - int(value["at_monotonic_ns"])) / 1e9
+            break
+        except (OSError, ValueError, KeyError, TypeError):
+            # Read in the middle of a rewrite, or never written.
+            continue
+    else:
         return None
     # A negative age is a file of an earlier boot: the monotonic clock began again.
     return value if 0 <= age_s <= STALE_AFTER_S and _lives(value.get("pid")) else None

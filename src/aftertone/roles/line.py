@@ -68,7 +68,8 @@ class Line:
             commit_interval_ms=settings.journal.commit_ms,
         )
         self._endpoint = SipEndpoint(
-            AgentSettings(max_dialogs=settings.calls.at_once + SPARE_DIALOGS),
+            # A call that its last proxy let through with no hop left has arrived: only proxies must refuse it.
+            AgentSettings(max_dialogs=settings.calls.at_once + SPARE_DIALOGS, refuse_spent_hops=False),
             self._on_sip,
             hosts=("0.0.0.0", "::") if settings.sip.host == "::" else (settings.sip.host,),  # noqa: S104
             port=settings.sip.port,

@@ -5,10 +5,13 @@ Owns: how structlog is set up in every role. Refuses to know: what is logged.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
+import os
 import sys
 from collections.abc import MutableMapping
-from typing import Any, Final
+from typing import Any, Final, TextIO, cast
 
 import structlog
 
@@ -16,6 +19,15 @@ from aftertone.config import Log
 
 SECRET_WORDS: Final = ("password", "secret", "token", "authorization", "cookie")
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+class _Stderr(io.TextIOBase):
+    """Standard error that never raises: a log on a full disk, or one that nobody reads any more, must not end a call."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode("utf-8", "backslashreplace"))
+        return len(text)
 
 
 def _hide_secrets(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -27,6 +39,7 @@ def _hide_secrets(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> 
 
 def set_up(settings: Log, role: str) -> structlog.typing.FilteringBoundLogger:
     """Configure logging for this process and return its logger, bound to ``role``. Lines go to stderr."""
+    stderr = _Stderr()
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if settings.format == "json"
@@ -44,9 +57,9 @@ def set_up(settings: Log, role: str) -> structlog.typing.FilteringBoundLogger:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, stderr)),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format=f"%(asctime)s [{role}] %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, stream=stderr, format=f"%(asctime)s [{role}] %(name)s: %(message)s")
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger().bind(role=role)
     return logger

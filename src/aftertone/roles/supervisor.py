@@ -109,7 +109,9 @@ class Supervisor:
             line = await reader.readline()
             if line:
                 self._was_ready.add(role)
-                self._on_ready(role, json.loads(line))
+                # A terminal that is gone or a log on a full disk must not cost the role its keeper.
+                with contextlib.suppress(OSError):
+                    self._on_ready(role, json.loads(line))
         finally:
             transport.close()
 

@@ -158,16 +158,22 @@ class Switchboard:
 
     def storage_failed(self) -> None:
         """The journal takes nothing any more: every caller hears the truth."""
-        for live in list(self._rows.values()):
-            live.call.run(live.call.script.storage_failed())
+        self._tell_all(lambda live: live.call.run(live.call.script.storage_failed()))
 
     def shut_down(self) -> None:
         """End everything politely; new calls are refused from now on."""
         self.stopping = True
         for transaction in list(self._ringing):
             self._refuse_ringing(transaction, 480, "shutting down")
+        self._tell_all(lambda live: live.call.run(live.call.script.shutting_down()))
+
+    def _tell_all(self, tell: Callable[[Live], None]) -> None:
         for live in list(self._rows.values()):
-            live.call.run(live.call.script.shutting_down())
+            try:
+                tell(live)
+            except Exception:
+                # One call's trouble must not keep the others from being told.
+                self._logger.exception("a call could not be told", message=str(live.envelope.id))
 
     # -- SIP
 

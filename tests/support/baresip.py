@@ -1,0 +1,170 @@
+"""baresip as a caller: a softphone without a sound card, that speaks a file and keeps what it heard.
+
+Owns: its configuration, starting it, and what it said and heard. Refuses to know: what the machine makes of the call.
+
+Theory of operation: baresip dials at its start, speaks the file from the moment the call is established, and hangs up by
+itself at the end of the file. Its module ``sndfile`` writes two files: the audio before its encoder and the audio after
+its decoder. Both begin with the call, so a place in one is a moment in the other, give or take its jitter buffer.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pytest
+from tests.support.machine import Machine, wait_until
+from tests.support.peers import require
+
+from aftertone.audio.flac import read_audio, write_wav
+from aftertone.audio.prompts import BEEP_HZ
+from aftertone.audio.samples import Samples
+from aftertone.model import SAMPLE_RATE_HZ, Codec
+
+FOLDERS: Final = tuple(Path(p) for p in ("/usr/lib/baresip/modules", "/usr/local/lib/baresip/modules"))
+"""Where Debian keeps the modules, and a build of one's own."""
+MODULES: Final = {Codec.PCMU: "g711.so", Codec.PCMA: "g711.so", Codec.G722: "g722.so", Codec.OPUS: "opus.so"}
+NAMES: Final = {
+    Codec.PCMU: "PCMU/8000/1",
+    Codec.PCMA: "PCMA/8000/1",
+    Codec.G722: "G722/16000/1",
+    Codec.OPUS: "opus/48000/2",
+}
+OVER_WITHIN_S: Final = 30.0
+QUIT_WITHIN_S: Final = 5.0
+
+CONFIGURATION: Final = """\
+net_interface 127.0.0.1
+sip_listen 127.0.0.1:0
+rtp_ports 23900-23998
+call_max_calls 1
+audio_source aufile,{said}
+audio_player aubridge,nowhere
+audio_alert aubridge,nowhere
+ausrc_srate {rate_hz}
+auplay_srate {rate_hz}
+ausrc_channels 1
+auplay_channels 1
+module_path {modules}
+module aufile.so
+module aubridge.so
+module sndfile.so
+module {codec}
+module_app account.so
+module_app menu.so
+snd_path {folder}
+opus_stereo no
+opus_sprop_stereo no
+"""
+
+
+@dataclass
+class Baresip:
+    """One softphone and its one call."""
+
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    def finish(self) -> None:
+        """Wait until the call is over, then let the softphone quit."""
+        wait_until(lambda: "terminated (duration" in self.output() or self._is_gone(), "baresip's call", OVER_WITHIN_S)
+        assert "Call established" in self.output(), self.output()
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(QUIT_WITHIN_S)
+
+    def output(self) -> str:
+        """Return what it printed, SIP messages included."""
+        return (self.folder / "output").read_text(errors="replace")
+
+    def said(self) -> tuple[Samples, int]:
+        """Return what went into its encoder."""
+        return self._dump("enc")
+
+    def heard(self) -> tuple[Samples, int]:
+        """Return what came out of its decoder."""
+        return self._dump("dec")
+
+    def _dump(self, side: str) -> tuple[Samples, int]:
+        found = list(self.folder.glob(f"dump-*-{side}.wav"))
+        assert len(found) == 1, self.output()
+        return read_audio(found[0])
+
+    def _is_gone(self) -> bool:
+        assert self.process.poll() is None, f"baresip ended:\n{self.output()}"
+        return False
+
+
+@contextmanager
+def baresip(machine: Machine, folder: Path, codec: Codec, said: Samples, *, caller: str) -> Iterator[Baresip]:
+    """A softphone that calls the machine from ``sip:caller@...`` with this codec alone and says ``said`` (at the codec's rate)."""
+    modules = require_modules(codec)
+    folder.mkdir()
+    rate_hz = SAMPLE_RATE_HZ[codec]
+    with (folder / "said.wav").open("wb") as file:
+        write_wav(file, said, rate_hz)
+    configuration = CONFIGURATION.format(
+        said=folder / "said.wav", rate_hz=rate_hz, modules=modules, codec=MODULES[codec], folder=folder
+    )
+    (folder / "config").write_text(configuration)
+    (folder / "accounts").write_text(f"<sip:{caller}@127.0.0.1>;regint=0;audio_codecs={NAMES[codec]}\n")
+    (folder / "contacts").write_text("")
+    command = ["baresip", "-f", str(folder), "-s", "-e", f"/dial {machine.uri}"]
+    with (folder / "output").open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "TERM": "dumb", "HOME": str(folder)},
+        )
+    try:
+        yield Baresip(folder, process)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def require_modules(codec: Codec) -> Path:
+    """Return the folder of baresip's modules; skip the test (fail in CI) without baresip or the codec's module."""
+    require("baresip")
+    for folder in FOLDERS:
+        if (folder / MODULES[codec]).exists():
+            return folder
+    reason = f"baresip has no {MODULES[codec]} in {' or '.join(map(str, FOLDERS))}"
+    if os.environ.get("AFTERTONE_REQUIRE_PEERS") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def beep_span_ms(samples: Samples, rate_hz: int) -> tuple[int, int] | None:
+    """Return begin and end of the machine's beep in what a caller heard, in steps of 10 ms; None when there is none.
+
+    The beep is the first run of 100 ms or more that has 80 % of its power at the beep's frequency.
+    """
+    size = rate_hz // 100
+    frames = samples[: len(samples) // size * size].reshape(-1, size).astype(np.float64)
+    power = np.mean(frames**2, axis=1)
+    wave = np.exp(-2j * np.pi * BEEP_HZ * np.arange(size) / rate_hz)
+    share = 2 * np.abs(np.mean(frames * wave, axis=1)) ** 2 / np.maximum(power, 1.0)
+    is_beep = np.concatenate([[False], (power > 300.0**2) & (share > 0.8), [False]])
+    edges = np.flatnonzero(is_beep[1:] != is_beep[:-1])
+    for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        if end - begin >= 10:
+            return begin * 10, end * 10
+    return None
+
+
+def loud_span_ms(samples: Samples, rate_hz: int) -> tuple[int, int]:
+    """Return where the first and the last loud 10 ms of speech are."""
+    size = rate_hz // 100
+    frames = samples[: len(samples) // size * size].reshape(-1, size).astype(np.float64)
+    loud = np.flatnonzero(np.sqrt(np.mean(frames**2, axis=1)) > 300.0)
+    return int(loud[0]) * 10, int(loud[-1]) * 10 + 10

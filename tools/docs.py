@@ -1,0 +1,104 @@
+"""Write docs/configuration.md from the settings that the code knows: ``python tools/docs.py``.
+
+Owns: the words around the generated tables. Refuses to know: the settings; their names, defaults, bounds and texts are those
+of ``aftertone.config``. ``tests/unit/test_docs.py`` fails while the page and the code disagree.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from aftertone.config import PortRange, Settings, environment_name, to_toml
+
+PAGE: Final = Path(__file__).parents[1] / "docs" / "configuration.md"
+
+HEAD: Final = """\
+# Settings
+
+<!-- Made by `python tools/docs.py` from src/aftertone/config.py. Change it there. -->
+
+Aftertone runs without any settings. What you want otherwise goes into `aftertone.toml` or into the environment.
+
+## Where they come from
+
+1. The defaults below.
+2. One settings file: the one named with `--config` or `AFTERTONE_CONFIG`; without these `aftertone.toml` in the current
+   folder; without that `aftertone.toml` in the data folder.
+3. The environment: `AFTERTONE_<SECTION>__<KEY>`, with two underscores. It wins over the file.
+
+A setting that does not exist is an error that names the nearest one that does, and the machine does not start. Settings are
+read at the start: restart Aftertone after a change.
+
+```
+aftertone config check      is everything valid?
+aftertone config show       what is in force now
+aftertone config example    a file with every setting and its default
+```
+
+For example:
+
+```toml
+[sip]
+port = 5070
+
+[calls]
+rings = 2
+```
+
+The data folder itself is no setting: name it with `--data` or `AFTERTONE_DATA`. The default is `var` in the current folder.
+"""
+
+BOUNDS: Final = (("ge", "at least {}"), ("gt", "more than {}"), ("le", "at most {}"), ("lt", "less than {}"))
+
+
+def allowed(info: FieldInfo) -> str:
+    """Say in words which values a setting takes."""
+    kind: Any = info.annotation
+    if kind is bool:
+        return "`true` or `false`"
+    if kind is PortRange:
+        return "`first-last`, between 1024 and 65535"
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(kind))
+    if get_origin(kind) is tuple:
+        return "a list of texts; in the environment with commas between"
+    word = {int: "whole number", float: "number", str: "text"}[kind]
+    found = {name: getattr(bound, name) for bound in info.metadata for name, _ in BOUNDS if hasattr(bound, name)}
+    if "ge" in found and "le" in found:
+        return f"{word}, {found['ge']} to {found['le']}"
+    return ", ".join([word, *(text.format(found[name]) for name, text in BOUNDS if name in found)])
+
+
+def section(name: str, kind: type) -> Iterator[str]:
+    """Yield the lines of one section."""
+    yield from ("", f"## `[{name}]`", "", str(kind.__doc__), "")
+    yield from ("| setting | default | takes | environment |", "|---|---|---|---|")
+    fields: dict[str, FieldInfo] = kind.model_fields  # type: ignore[attr-defined]
+    for key, info in fields.items():
+        yield f"| `{key}` | `{to_toml(info.default)}` | {allowed(info)} | `{environment_name(name, key)}` |"
+    yield ""
+    yield from (f"- `{key}`: {info.description}" for key, info in fields.items())
+
+
+def configuration() -> str:
+    """Return the text of docs/configuration.md."""
+    lines = HEAD.splitlines()
+    for name, info in Settings.model_fields.items():
+        if isinstance(info.annotation, type):
+            lines += section(name, info.annotation)
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(configuration(), encoding="utf-8")
+    sys.stdout.write(f"{PAGE}\n")
+
+
+if __name__ == "__main__":
+    main()

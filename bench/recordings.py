@@ -91,6 +91,7 @@ class Row:
     threads: int
     descriptors: int
     oldest_ms: float
+    sync_ms: float
     late_ticks: int
     kernel_drops: int
     answer_ms: Sequence[float]
@@ -150,6 +151,7 @@ class Status:
         self._folder, self._since_ns = folder, time.monotonic_ns()
         self.oldest_ms = 0.0
         self.late_ticks = 0
+        self._syncs: list[tuple[float, float]] = []
 
     def look(self) -> None:
         status = read_status(self._folder, "line")
@@ -159,15 +161,24 @@ class Status:
         assert isinstance(metrics, dict)
         assert isinstance(at_ns, int)
         self.late_ticks = int(metrics["late_ticks_total"])
+        self._syncs.append((metrics["journal_sync_seconds_count"], metrics["journal_sync_seconds_sum"]))
         # The status covers the second before it.
         if at_ns - self._since_ns > 1_100_000_000:
             self.oldest_ms = max(self.oldest_ms, metrics["oldest_audio_not_durable_ms"])
 
 
+    def sync_ms(self) -> float:
+        """Return how long the disk took for one sync on average."""
+        if len(self._syncs) < 2 or self._syncs[0][0] == self._syncs[-1][0]:
+            return 0.0
+        (count, sum_s), (count_end, sum_end_s) = self._syncs[0], self._syncs[-1]
+        return (sum_end_s - sum_s) / (count_end - count) * 1000
+
+
 @contextlib.contextmanager
 def run_role(name: str, folder: Folder, settings: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Run a role's process; yields its id and what it said when it was ready."""
-    clean = {"OPENBLAS_NUM_THREADS": "1"} | {key: value for key, value in os.environ.items() if not key.startswith("AFTERTONE_")}
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("AFTERTONE_")}
     read_end, write_end = os.pipe()
     with (folder.root / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
@@ -323,6 +334,7 @@ def measure(calls: int, *, delivery: bool, seconds: float, parent: Path | None) 
         threads=threads,
         descriptors=descriptors,
         oldest_ms=status.oldest_ms,
+        sync_ms=status.sync_ms(),
         late_ticks=status.late_ticks,
         kernel_drops=drops,
         answer_ms=up["answer_ms"],
@@ -351,6 +363,7 @@ COLUMNS: tuple[tuple[str, str, Callable[[Row], str]], ...] = (
     ("KiB/call", "<= 32", lambda r: f"{(r.kib - r.idle_kib) / r.calls:.1f}" if r.calls >= 100 else "-"),
     ("threads", "<= 8", lambda r: f"{r.threads}"),
     ("oldest ms", "< 200", lambda r: f"{r.oldest_ms:.0f}"),
+    ("sync ms", "", lambda r: f"{r.sync_ms:.1f}"),
     ("200 p50/p99 ms", "<= 3 / 15", lambda r: percentiles(r.answer_ms)),
     ("BYE p50/p99 ms", "", lambda r: percentiles(r.bye_ms)),
     ("callers", "", lambda r: f"{r.callers_share:.0%}"),

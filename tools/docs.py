@@ -53,6 +53,12 @@ rings = 2
 The data folder itself is no setting: name it with `--data` or `AFTERTONE_DATA`. The default is `var` in the current folder.
 """
 
+NOTES: Final = {
+    ("storage", "low_water_mb"): "The caller's telephone is answered 480 with Retry-After, and the desk shows an alarm.",
+    ("storage", "accept"): "Nothing asks for it yet: the machine starts on any storage, and `aftertone doctor` tells what it is.",
+}
+"""What a description of one line cannot say."""
+
 BOUNDS: Final = (("ge", "at least {}"), ("gt", "more than {}"), ("le", "at most {}"), ("lt", "less than {}"))
 
 
@@ -82,7 +88,8 @@ def section(name: str, kind: type) -> Iterator[str]:
     for key, info in fields.items():
         yield f"| `{key}` | `{to_toml(info.default)}` | {allowed(info)} | `{environment_name(name, key)}` |"
     yield ""
-    yield from (f"- `{key}`: {info.description}" for key, info in fields.items())
+    for key, info in fields.items():
+        yield " ".join(filter(None, (f"- `{key}`: {info.description}", NOTES.get((name, key)))))
 
 
 def configuration() -> str:

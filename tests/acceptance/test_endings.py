@@ -65,14 +65,16 @@ def test_the_machine_ends_calls_that_are_over(house: Machine) -> None:
     wishes.append(saying(house, "tone-busy", said, tone(9, 425.0, 0.5, 0.5)))
     with Party(wishes) as party:
         outcomes = party.outcomes()
-    assert all(o.bye_status is None and o.beep_heard for o in outcomes), "the machine hung up, not the caller"
+    for one, outcome in zip(wishes, outcomes, strict=True):
+        assert outcome.beep_heard, one.from_uri
+        assert outcome.bye_status is None, f"the machine hangs up, not {one.from_uri}"
     for one in wishes:
         number = one.from_uri.removeprefix("sip:").partition("@")[0]
         reason = number.partition("-")[0]
         row = row_of(house, number)
         assert (row["end_reason"], row["kind"], row["cut_off"]) == (reason, "message", False), row
         if reason == "longest":
-            assert 6500 <= row["duration_ms"] <= 7200, row
+            assert 5000 <= row["duration_ms"] <= 7200, row
             assert row["duration_ms"] == row["audio_ms"]
         else:
             # The waiting and the tone are in the audio, which is never trimmed, and not in the length that is shown.

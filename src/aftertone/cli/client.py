@@ -27,8 +27,9 @@ TIMEOUT_S = 30.0
 class Desk:
     """The desk's API under ``/api/v1``; paths are given without that prefix."""
 
-    def __init__(self, client: httpx.AsyncClient, base: str, token: str) -> None:
-        self._client, self._base = client, base
+    def __init__(self, runner: asyncio.Runner, client: httpx.AsyncClient, base: str, token: str) -> None:
+        # One loop for all requests: a connection that is kept open belongs to the loop that opened it.
+        self._runner, self._client, self._base = runner, client, base
         self._headers = {"Authorization": f"Bearer {token}"}
 
     def request(
@@ -42,7 +43,7 @@ class Desk:
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         """Send one request. Raises UsageError or NotFoundError for what was asked wrongly, EnvironmentFault otherwise."""
-        return asyncio.run(self._request(method, path, params, json, content, headers))
+        return self._runner.run(self._request(method, path, params, json, content, headers))
 
     def get(self, path: str, **params: str | int) -> Any:
         """Return the JSON at ``path``."""
@@ -98,7 +99,8 @@ def desk(data: Path, config: Path | None) -> Iterator[Desk]:
         )
     status = read_status(folder, "desk")
     if status is not None:
-        yield Desk(httpx.AsyncClient(timeout=TIMEOUT_S), str(status["url"]), folder.token())
+        with _reach(httpx.AsyncHTTPTransport(), str(status["url"]), folder.token()) as found:
+            yield found
         return
     from aftertone.roles.desk import open_desk
     from aftertone.web.app import create_app
@@ -107,7 +109,17 @@ def desk(data: Path, config: Path | None) -> Iterator[Desk]:
     token = folder.token()
     catalog, services = open_desk(folder, settings, token)
     try:
-        transport = httpx.ASGITransport(create_app(services))
-        yield Desk(httpx.AsyncClient(transport=transport, timeout=TIMEOUT_S), "http://localhost", token)
+        with _reach(httpx.ASGITransport(create_app(services)), "http://localhost", token) as found:
+            yield found
     finally:
         catalog.close()
+
+
+@contextlib.contextmanager
+def _reach(transport: httpx.AsyncBaseTransport, base: str, token: str) -> Iterator[Desk]:
+    with asyncio.Runner() as runner:
+        client = httpx.AsyncClient(transport=transport, timeout=TIMEOUT_S)
+        try:
+            yield Desk(runner, client, base, token)
+        finally:
+            runner.run(client.aclose())

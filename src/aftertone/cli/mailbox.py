@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from rich.console import Console
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from aftertone.cli.client import desk
 from aftertone.cli.options import DEFAULT_DATA, Config, Data, Json
-from aftertone.errors import NotFoundError
+from aftertone.errors import NotFoundError, UsageError
 
 app = typer.Typer(help="Mailboxes and their greetings.", no_args_is_help=True)
 greeting_app = typer.Typer(help="What callers of a mailbox hear.", no_args_is_help=True)
@@ -53,7 +54,7 @@ def list_(data: Data = DEFAULT_DATA, config: Config = None, as_json: Json = Fals
 def show(name: Name, data: Data = DEFAULT_DATA, config: Config = None, as_json: Json = False) -> None:
     """Show one mailbox."""
     with desk(data, config) as api:
-        box = api.get(f"/mailboxes/{name}")
+        box = api.get(f"/mailboxes/{_quoted(name)}")
     if as_json:
         typer.echo(json.dumps(box, ensure_ascii=False))
         return
@@ -75,7 +76,10 @@ def greeting_set(
         raise NotFoundError(f"cannot read {file}: {error.strerror}") from None
     with desk(data, config) as api:
         api.request(
-            "PUT", f"/mailboxes/{name}/greeting", content=content, headers={"Content-Type": "application/octet-stream"}
+            "PUT",
+            f"/mailboxes/{_quoted(name)}/greeting",
+            content=content,
+            headers={"Content-Type": "application/octet-stream"},
         )
     typer.echo(f"mailbox {name} has a new greeting")
 
@@ -84,8 +88,15 @@ def greeting_set(
 def greeting_clear(name: Name, data: Data = DEFAULT_DATA, config: Config = None) -> None:
     """Go back to the default greeting."""
     with desk(data, config) as api:
-        api.request("DELETE", f"/mailboxes/{name}/greeting")
+        api.request("DELETE", f"/mailboxes/{_quoted(name)}/greeting")
     typer.echo(f"mailbox {name} has the default greeting")
+
+
+def _quoted(name: str) -> str:
+    """Return a name as one part of a path. Raises UsageError for one that would be no part at all."""
+    if name.strip(".") == "":
+        raise UsageError(f"{name!r} cannot be the name of a mailbox")
+    return quote(name, safe="")
 
 
 def _boxes(answer: Any) -> list[dict[str, Any]]:

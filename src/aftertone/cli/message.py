@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from aftertone.cli.client import Desk, desk
 from aftertone.cli.options import DEFAULT_DATA, Config, Data, Json
@@ -52,7 +53,7 @@ def list_(
     with desk(data, config) as api:
         messages = _every(api, mailbox=mailbox, kind=kind, state=state)
     if as_json:
-        typer.echo(json.dumps(messages, ensure_ascii=False))
+        typer.echo(json.dumps(messages))
         return
     spoken = [m for m in messages if m["kind"] == "message"]
     silent = [m for m in messages if m["kind"] != "message"]
@@ -71,11 +72,11 @@ def show(message_id: Id, data: Data = DEFAULT_DATA, config: Config = None, as_js
     with desk(data, config) as api:
         message = api.get(f"/messages/{_resolve(api, message_id)}")
     if as_json:
-        typer.echo(json.dumps(message, ensure_ascii=False))
+        typer.echo(json.dumps(message))
         return
     for key, value in message.items():
         shown = ", ".join(f"{k} {v}" for k, v in value.items() if v) if isinstance(value, dict) else value
-        typer.echo(f"{key:16} {shown if shown not in (None, '', []) else '-'}")
+        typer.echo(f"{key:16} {_printable(str(shown)) if shown not in (None, '', []) else '-'}")
 
 
 @app.command()
@@ -156,7 +157,7 @@ def _act(
     with desk(data, config) as api:
         found = _resolve(api, message_id)
         message = api.request(method, f"/messages/{found}{path}").json()
-    typer.echo(json.dumps(message, ensure_ascii=False) if as_json else f"{found} {done}")
+    typer.echo(json.dumps(message) if as_json else f"{found} {done}")
 
 
 def _every(api: Desk, **filters: str | None) -> list[dict[str, Any]]:
@@ -194,10 +195,11 @@ def _table(messages: list[dict[str, Any]]) -> Table:
         seconds = round(m["duration_ms"] / 1000)
         length = f"{seconds // 60}:{seconds % 60:02}" + (" cut off" if m["cut_off"] else "")
         mark = {"new": "new", "heard": "", "deleted": "bin"}[m["state"]]
-        table.add_row(mark, when, _printable(who), length, m["mailbox"], m["id"][-8:])
+        # As Text: in a plain cell rich would obey what the caller wrote in brackets.
+        table.add_row(mark, when, Text(_printable(who)), length, m["mailbox"], m["id"][-8:])
     return table
 
 
 def _printable(text: str) -> str:
-    """A caller chooses these characters: none of them may steer the terminal or rich's markup."""
-    return "".join(c if c.isprintable() else "?" for c in text).replace("[", "\\[")
+    """A caller chooses these characters: none of them may steer the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)

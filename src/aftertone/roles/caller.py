@@ -299,4 +299,8 @@ async def resolve(uri: str) -> tuple[Address, Transport]:
         found = await asyncio.get_running_loop().getaddrinfo(host, parsed.port or 5060, type=socket.SOCK_DGRAM)
     except socket.gaierror as error:
         raise EnvironmentFault(f"cannot find {host}: {error.strerror}") from None
+    except UnicodeError:
+        raise UsageError(
+            f"{host!r} cannot be the name of a host; write sip:mailbox@host or sip:mailbox@host:port"
+        ) from None
     return (str(found[0][4][0]), int(found[0][4][1])), transport

@@ -39,7 +39,7 @@ class Clips:
         """Encode all prompts. Takes a fraction of a second."""
         self._frames: dict[tuple[str, Codec], Frames] = {}
         self._greetings: dict[str, dict[Codec, Frames]] = {}
-        self._by_mailbox: dict[str, str] = {}
+        self._by_mailbox: dict[str, dict[Codec, Frames]] = {}
         self.warnings: list[str] = []
         clips = [beep(), *(prompt(name) for name in (DEFAULT_GREETING, *FAREWELLS.values()))]
         for clip in clips:
@@ -61,15 +61,16 @@ class Clips:
             except (AftertoneError, OSError) as error:
                 warnings.append(f"the greeting of mailbox {mailbox} cannot be played, the default greeting is: {error}")
         self._greetings = known
-        self._by_mailbox = {mailbox: file for mailbox, file in wanted.items() if file in known}
+        # The loop's thread reads this one name: it sees all of the old greetings or all of the new ones.
+        self._by_mailbox = {mailbox: known[file] for mailbox, file in wanted.items() if file in known}
         self.warnings = warnings
 
     def frames(self, clip: str, mailbox: str, codec: Codec) -> Frames:
         """Return what to send for ``clip`` (a prompt's name, ``greeting`` or ``beep``) to a caller of ``mailbox``."""
         if clip != GREETING:
             return self._frames[clip, codec]
-        file = self._by_mailbox.get(mailbox)
-        return self._frames[DEFAULT_GREETING, codec] if file is None else self._greetings[file][codec]
+        greeting = self._by_mailbox.get(mailbox)
+        return self._frames[DEFAULT_GREETING, codec] if greeting is None else greeting[codec]
 
     @staticmethod
     def _encode(path: Path) -> dict[Codec, Frames]:

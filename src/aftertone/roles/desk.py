@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import secrets
 import signal
 import socket
@@ -131,7 +130,7 @@ def bind_web(host: str, port: int) -> socket.socket:
     except OSError as error:
         sock.close()
         raise ConfigError(
-            f"cannot listen on TCP {host}:{port} for the desk: {os.strerror(error.errno or 0)}; "
+            f"cannot listen on TCP {host}:{port} for the desk: {error.strerror}; "
             "choose another with web.port or AFTERTONE_WEB__PORT"
         ) from None
     return sock

@@ -36,7 +36,8 @@ class Durability:
 
     def when(self, sequence: int, callback: Callable[[], None]) -> None:
         """Run ``callback`` when ``sequence`` is durable, at once if it is. Numbers must not decrease from call to call."""
-        if sequence <= self._durable:
+        # Behind one that waits it waits too, even if both are durable by now: the order is part of the promise.
+        if sequence <= self._durable and not self._waiting:
             callback()
         else:
             self._waiting.append((sequence, callback))

@@ -72,17 +72,24 @@ class Folder:
     def lock(self) -> int:
         """Take the folder for this machine until the process ends; returns the descriptor that holds it.
 
-        Raises UsageError when another machine runs in it. The kernel gives the lock back however a process ends, so a lock
+        Raises UsageError when another machine runs in it, StorageError when it cannot be locked. The kernel gives the lock back however a process ends, so a lock
         is never stale.
         """
-        descriptor = os.open(self.run / "machine.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        path = self.run / "machine.lock"
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise StorageError(f"cannot open {path}: {error.strerror}; may you write in {self.root}?") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             os.close(descriptor)
             raise UsageError(
                 f"the data folder {self.root} is in use by another machine: stop that one, or choose another with --data"
             ) from None
+        except OSError as error:
+            os.close(descriptor)
+            raise StorageError(f"cannot lock {path}: {error.strerror}") from None
         return descriptor
 
     def token(self) -> str:
@@ -128,8 +135,8 @@ def write_status(folder: Folder, role: str, status: Mapping[str, object]) -> Non
         descriptor = os.open(folder.run / f"{role}.json", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.pwrite(descriptor, content, 0)
-            if len(content) > STATUS_BYTES:
-                os.ftruncate(descriptor, len(content))
+            # A status that was longer once must not leave its tail behind.
+            os.ftruncate(descriptor, len(content))
         finally:
             os.close(descriptor)
 

@@ -29,7 +29,7 @@ from aftertone.journal.record import Kind
 from aftertone.journal.stats import SYNC_BOUNDS_S, WriterState
 from aftertone.journal.writer import JournalWriter
 from aftertone.media.plane import TICK_NS, Limits, Plane
-from aftertone.net.addresses import local_host_towards
+from aftertone.net.addresses import is_literal, local_host_towards
 from aftertone.net.endpoint import SipEndpoint
 from aftertone.roles.clips import Clips
 from aftertone.roles.durability import Durability
@@ -111,6 +111,10 @@ class Line:
 
     async def run(self) -> None:
         """Take calls until SIGTERM. Raises ConfigError for a port in use, StorageError when the journal cannot be opened."""
+        public = self._settings.sip.public_address
+        if public and not is_literal(public):
+            # A name would fail in every session description, which takes addresses.
+            raise ConfigError(f"sip.public_address must be an IP address, not {public!r}")
         epoch = self.journal.open()
         try:
             await self._learn_directory()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -34,6 +35,8 @@ WEAK: Final[Mapping[str, str]] = {
     "fuse.sshfs": "it is a network: what the server acknowledged may not be on its disk",
     "overlay": "it is the inside of a container image: it goes when the container goes; mount a volume for the data folder",
 }
+_OCTAL: Final = re.compile(r"\\([0-7]{3})")
+"""How the kernel writes blank, tab, line break and backslash in a mount point; all other bytes stand as they are."""
 PROBES: Final = 40
 PROBE_BYTES: Final = 8192
 
@@ -67,7 +70,7 @@ def find_mount(folder: Path, table: str) -> Mount | None:
         fields = line.split(" ")
         if len(fields) < 4:
             continue
-        point = fields[1].encode().decode("unicode_escape")
+        point = _OCTAL.sub(lambda found: chr(int(found.group(1), 8)), fields[1])
         inside = real == point or real.startswith(point.rstrip("/") + "/")
         if inside and (best is None or len(point) >= len(best.point)):
             best = Mount(point, fields[2], fields[3])

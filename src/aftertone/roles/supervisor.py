@@ -67,7 +67,12 @@ class Supervisor:
         backoff_s = FIRST_BACKOFF_S
         while not self._stop.is_set():
             began_s = time.monotonic()
-            status = await self._live(role)
+            try:
+                status = await self._live(role)
+            except OSError as error:
+                # No process, memory or descriptor left for the moment: a short life like any other.
+                self._logger.error("role could not be started", role=role, error=str(error))
+                status = -1
             if self._stop.is_set():
                 return
             if status == EXIT_USAGE and role not in self._was_ready:
@@ -91,6 +96,9 @@ class Supervisor:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", f"aftertone.roles.{role}", *arguments, pass_fds=(writing,), start_new_session=True
             )
+        except OSError:
+            os.close(reading)
+            raise
         finally:
             os.close(writing)
         self._processes[role] = process

@@ -37,8 +37,9 @@ from aftertone.sip import events as sip
 from aftertone.sip.flow import Flow
 from aftertone.sip.identity import caller_of, forwarded_from, target_user
 from aftertone.sip.message import Request, serialize
+from aftertone.sip.uri import readable
 from aftertone.voicemail.call import Call
-from aftertone.voicemail.deposit import DURABLE_WITHIN_S
+from aftertone.voicemail.deposit import DURABLE_WITHIN_S, HangUp
 from aftertone.voicemail.directory import Directory
 
 END_WITHIN_S: Final = 4.0
@@ -91,6 +92,8 @@ class Live:
     call: Call = field(init=False)
     bye: sip.TransactionId | None = None
     confirmed: bool = False
+    clip: str = ""
+    """What was played last."""
     waiting: asyncio.TimerHandle | None = None
 
     def __post_init__(self) -> None:
@@ -221,6 +224,9 @@ class Switchboard:
             self.plane.release(row)
             self._refuse(event, error.sip_status, str(error))
             return
+        except BaseException:
+            self.plane.release(row)
+            raise
         mailbox, reason = found
         ringing = Ringing(event, mailbox, reason, row, port)
         self._ringing[event.transaction_id] = ringing
@@ -290,7 +296,7 @@ class Switchboard:
             mailbox_reason=ringing.reason,
             forwarded=forwarded_from(request) is not None,
             call_id=ringing.event.dialog_id.call_id,
-            request_uri=request.uri,
+            request_uri=_readable(request.uri),
             peer=f"{flow.remote[0]}:{flow.remote[1]}",
         )
 
@@ -313,8 +319,10 @@ class Switchboard:
         live.confirmed = True
         if live.media.plan is None and not self._take_answer(live, body):
             # A late offer without a usable answer: there is no sound to wait for.
-            live.call.run([*live.call.script.caller_gone()])
-            live.hang_up()
+            live.call.run([*live.call.script.caller_gone(), HangUp()])
+            return
+        if live.call.ended:
+            # Storage failed or the machine is being stopped: there is a farewell, and no greeting any more.
             return
         live.call.run(live.call.script.answered())
         live.waiting = self._loop.call_later(
@@ -338,8 +346,13 @@ class Switchboard:
 
     def _agree(self, live: Live, plan: MediaPlan) -> None:
         changed = live.media.plan is None or live.media.plan.payload_types != plan.payload_types
+        is_other_codec = self._codec(live) is not plan.codec
         live.media.plan = plan
         self.plane.agree(live.row, stream_of(plan))
+        if is_other_codec and self.plane.table.playing[live.row]:
+            # The frames that are left must be of the codec whose number they will bear.
+            frames = self._clips.frames(live.clip, live.envelope.mailbox, plan.codec)
+            self.plane.play(live.row, frames[int(self.plane.table.frame[live.row]) :])
         if changed and not live.call.ended:
             types = [[p.number, p.name, p.clock_rate_hz] for p in plan.payload_types]
             detail = json.dumps({"codec": plan.codec.value, "payload_types": types})
@@ -425,6 +438,7 @@ class Switchboard:
 
     def play(self, live: Live, clip: str) -> None:
         """Play a clip to a call in the codec that was agreed."""
+        live.clip = clip
         frames = self._clips.frames(clip, live.envelope.mailbox, self._codec(live))
         self.plane.play(live.row, frames)
 
@@ -502,7 +516,9 @@ class Switchboard:
 
     def _note_refusal(self, status: int, reason: str, caller: Caller, uri: str) -> None:
         unix_ms = time.time_ns() // 1_000_000
-        refused = Refused(mint_id(unix_ms, self._entropy(10)), unix_ms, status, reason[:200], caller, uri[:500])
+        refused = Refused(
+            mint_id(unix_ms, self._entropy(10)), unix_ms, status, reason[:200], caller, _readable(uri)[:500]
+        )
         self._append_quietly(Kind.REFUSED, refused.pack())
 
     def _may_note_refusal(self) -> bool:
@@ -517,6 +533,11 @@ class Switchboard:
             self._journal.append(kind, payload)
         except AftertoneError as error:
             self._logger.warning("a note was not journalled", kind=kind.name, error=str(error))
+
+
+def _readable(text: str) -> str:
+    """A peer writes these bytes, which need not be UTF-8; the catalog's text must be."""
+    return readable(text.encode("utf-8", "surrogateescape"))
 
 
 def stream_of(plan: MediaPlan) -> Stream:

@@ -31,10 +31,8 @@ _PRUNE_EVERY: Final = 100
 _SELECT: Final = sa.select(messages, mailboxes.c.name.label("mailbox_name")).join_from(messages, mailboxes)
 
 
-def insert(connection: sa.Connection, message: Message, key: str) -> bool:
-    """Add the row of ``message`` to the mailbox ``key``; False when the id is there already."""
-    if exists(connection, message.id):
-        return False
+def insert(connection: sa.Connection, message: Message, key: str) -> None:
+    """Add the row of ``message``, whose id is not there yet, to the mailbox ``key``."""
     connection.execute(
         messages.insert().values(
             id=message.id,
@@ -61,7 +59,6 @@ def insert(connection: sa.Connection, message: Message, key: str) -> bool:
             notes=list(message.notes),
         )
     )
-    return True
 
 
 def exists(connection: sa.Connection, message_id: UUID) -> bool:

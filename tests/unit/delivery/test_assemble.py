@@ -66,6 +66,27 @@ def test_a_pause_of_the_sender_is_silence_of_its_length() -> None:
     assert np.array_equal(found.samples[32_000:], _assemble(rows).samples[8000:])
 
 
+def test_a_pause_is_as_long_as_the_sender_says_and_not_as_the_network_makes_it() -> None:
+    rows = rows_of()
+    late = [
+        (row[0] + 3 * SECOND_NS + (60_000_000 if index == 50 else 0), row[1], (row[2] + 24_000) & 0xFFFFFFFF, *row[3:])
+        if index >= 50
+        else row
+        for index, row in enumerate(rows)
+    ]
+    assert _assemble(sorted(late)).audio_ms == 5000
+
+
+def test_a_sender_that_hardly_ever_sends_is_believed() -> None:
+    """Opus in silence: one packet of 20 ms each 400 ms, as its timestamps and its arrivals both say."""
+    rows = [
+        (SECOND_NS + index * 400_000_000, index, index * 19_200, 1, 111, row[5])
+        for index, row in enumerate(rows_of(Codec.OPUS, 1.0))
+    ]
+    found = _assemble(rows, Codec.OPUS)
+    assert (found.audio_ms, found.lost_packets, found.notes) == (49 * 400 + 20, 0, ())
+
+
 def test_keys_and_comfort_noise_are_no_loss_and_no_sound() -> None:
     rows = rows_of(sequence=100)
     keyed = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -166,6 +167,33 @@ def test_refused_calls_are_recorded_once(shop: Shop, line: Recorder) -> None:
     shop.run(shop.deliverer())
     assert shop.catalog.last_change() == last
     assert shop.books().refused == 2
+
+
+def test_a_refusal_that_is_not_recorded_keeps_its_segment(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*args: Any) -> bool:
+        raise StorageError("the disk is gone")
+
+    for number in (1, 2):
+        line = Recorder(shop.journal)
+        line.refuse(number)
+        line.stop()
+    deliverer = shop.deliverer()
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.catalog, "record_refusal", away)
+        deliverer.step(1)
+        assert len(shop.segments()) == 2
+    shop.run(deliverer)
+    assert len(shop.segments()) == 1
+    assert shop.catalog.count_refusals() == 2
+
+
+def test_the_begin_record_says_which_message_it_is(shop: Shop, line: Recorder) -> None:
+    envelope = an_envelope(seed=1)
+    text = json.dumps(an_envelope(seed=2).to_json()).encode()
+    line.write(Kind.BEGIN, Begin(envelope.id, 7, text, b"", 1, 1).pack())
+    line.end()
+    shop.run(shop.deliverer())
+    assert [message.id for message in shop.catalog.messages()] == [envelope.id]
 
 
 def test_the_journal_forgets_what_is_delivered_and_nothing_else(shop: Shop) -> None:

@@ -166,7 +166,6 @@ class Status:
         if at_ns - self._since_ns > 1_100_000_000:
             self.oldest_ms = max(self.oldest_ms, metrics["oldest_audio_not_durable_ms"])
 
-
     def sync_ms(self) -> float:
         """Return how long the disk took for one sync on average."""
         if len(self._syncs) < 2 or self._syncs[0][0] == self._syncs[-1][0]:

@@ -54,8 +54,14 @@ The data folder itself is no setting: name it with `--data` or `AFTERTONE_DATA`.
 """
 
 NOTES: Final = {
-    ("storage", "low_water_mb"): "The caller's telephone is answered 480 with Retry-After, and the desk shows an alarm.",
-    ("storage", "accept"): "Nothing asks for it yet: the machine starts on any storage, and `aftertone doctor` tells what it is.",
+    (
+        "storage",
+        "low_water_mb",
+    ): "The caller's telephone is answered 480 with Retry-After, and the desk shows an alarm.",
+    (
+        "storage",
+        "accept",
+    ): "Nothing asks for it yet: the machine starts on any storage, and `aftertone doctor` tells what it is.",
 }
 """What a description of one line cannot say."""
 

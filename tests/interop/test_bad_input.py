@@ -21,11 +21,11 @@ from aftertone.model import Codec
 from aftertone.rtp.packet import serialize
 from aftertone.sdp.negotiation import MediaPlan
 
-SPEECH_S: Final = 5.0
-"""Longer than the attack takes."""
+SPEECH_S: Final = 3.5
+"""Several times as long as the attack takes."""
 ANSWER_WITHIN_S: Final = 5.0
 PAYLOADS: Final = encode(Codec.PCMU, speech(SPEECH_S), 8000)
-MUTATIONS: Final = 150
+MUTATIONS: Final = 500
 SILENCE: Final[frozenset[int]] = frozenset({0})
 """Stands for: no answer at all."""
 

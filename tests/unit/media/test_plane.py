@@ -327,6 +327,27 @@ def test_the_longest_recording_ends(bench: Bench, peer: socket.socket) -> None:
     assert bench.ticks(1) == [LongestReached(row)]
 
 
+def test_each_row_is_visited_once_in_a_round_whatever_its_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planes, "BLOCK_ROWS", 2)
+    bench = make_bench(capacity=12)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        rows = [start(bench, peer) for _ in range(12)]
+        for number in range(2):
+            for row, port in rows:
+                say(peer, port, b"\xff" * 160, number)
+                arrive(bench, row)
+            arrived = []
+            for _ in range(planes.STRIPES):
+                before = bench.plane.received_packets
+                bench.ticks(1)
+                arrived.append(bench.plane.received_packets - before)
+            # Six blocks of two rows: one tick has two of them, and no other tick has more than one.
+            assert sorted(arrived) == [2, 2, 2, 2, 4]
+    for row, _ in rows:
+        bench.plane.release(row)
+
+
 def test_places_run_out_and_come_back() -> None:
     bench = make_bench(capacity=2)
     first, _ = bench.plane.lease()

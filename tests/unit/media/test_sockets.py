@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import time
@@ -63,6 +64,51 @@ def test_rows_can_be_used_again(kind: type[BatchedReceiver | PortableReceiver]) 
             receiver.arrivals(1, time.monotonic_ns())
             assert receiver.arena[0, : receiver.lengths[0]].tobytes() == content
             assert receiver.sources(1)[0] == sockets.source_key("127.0.0.1", peer.getsockname()[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_sockets_fill_the_rows_one_after_the_other(kind: type[BatchedReceiver | PortableReceiver]) -> None:
+    with contextlib.ExitStack() as stack:
+        first, silent, last, peer = (
+            stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(4)
+        )
+        receiver = kind(5)
+        for sock in (first, silent, last):
+            sock.bind(("127.0.0.1", 0))
+            receiver.prepare(sock)
+        for sock, contents in ((first, (b"a", b"b", b"c")), (last, (b"d", b"e", b"f", b"g"))):
+            for content in contents:
+                peer.sendto(content, sock.getsockname())
+            wait_for(sock)
+        assert receiver.receive_all([first, None, silent, last], 2) == [2, 0, 0, 2]
+        assert receiver.arrivals(4, time.monotonic_ns()).shape == (4,)
+        assert receiver.lengths[:4].tolist() == [1, 1, 1, 1]
+        assert receiver.arena[:4, 0].tobytes() == b"abde"
+        peer.sendto(b"h", first.getsockname())
+        wait_for(first)
+        # What was left is there at the next visit.
+        assert receiver.receive_all([last, first], 8) == [2, 2]
+        assert receiver.arena[:4, 0].tobytes() == b"fgch"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_arena_has_no_room_for_stays_in_the_kernel(kind: type[BatchedReceiver | PortableReceiver]) -> None:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as two,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer,
+    ):
+        receiver = kind(3)
+        for sock in (one, two):
+            sock.bind(("127.0.0.1", 0))
+            receiver.prepare(sock)
+            for content in (b"x", b"y"):
+                peer.sendto(content, sock.getsockname())
+            wait_for(sock)
+        assert receiver.receive_all([one, two, one], 2) == [2, 1, 0]
+        receiver.arrivals(3, time.monotonic_ns())
+        assert receiver.receive_all([one, two], 2) == [0, 1]
+        assert receiver.arena[0, :1].tobytes() == b"y"
 
 
 @pytest.mark.parametrize("batch", [pytest.param(True, marks=batched), False])

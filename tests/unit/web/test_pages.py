@@ -22,19 +22,19 @@ ATTACKS = [
 
 
 def test_messages_hangups_and_bin_are_apart(world: World, browser: Visitor) -> None:
-    world.deliver(name="Anna Weber")
-    world.deliver(name="Bruno Hauser", state=State.HEARD)
-    world.deliver(name="Silent Sam", kind=Kind.HANGUP, audio=b"")
-    world.deliver(name="Gone Greta", state=State.DELETED)
+    world.deliver(name="Grandmother")
+    world.deliver(name="The workshop", state=State.HEARD)
+    world.deliver(name="Silent one", kind=Kind.HANGUP, audio=b"")
+    world.deliver(name="Gone one", state=State.DELETED)
     shown = {path: browser.get(path).text for path in ("/", "/hangups", "/bin")}
-    for name, place in (("Anna", "/"), ("Bruno", "/"), ("Silent", "/hangups"), ("Gone", "/bin")):
+    for name, place in (("Grandmother", "/"), ("The workshop", "/"), ("Silent one", "/hangups"), ("Gone one", "/bin")):
         assert [path for path, text in shown.items() if name in text] == [place]
     assert "<title>(1) Messages" in shown["/"]
 
 
 def test_new_and_heard_are_told_in_words(world: World, browser: Visitor) -> None:
-    world.deliver(name="Anna Weber")
-    world.deliver(name="Bruno Hauser", state=State.HEARD, cut_off=True, minutes_ago=9)
+    world.deliver(name="Grandmother")
+    world.deliver(name="The workshop", state=State.HEARD, cut_off=True, minutes_ago=9)
     rows = browser.get("/").text.split("<li ")[1:]
     assert ["New</span>" in row for row in rows] == [True, False]
     assert ["Heard</span>" in row for row in rows] == [False, True]
@@ -52,14 +52,14 @@ def test_what_a_caller_chooses_is_never_markup(world: World, browser: Visitor, a
         assert "<img" not in text
         assert "<svg onload" not in text
         assert "onmouseover='" not in text
-        assert "49" not in re.sub(r"[0-9a-f]{12,}|[0-9a-f-]{36}|[+]4930123456", "", text) or "7*7" in text
+        assert "49" not in re.sub(r"[0-9a-f]{12,}|[0-9a-f-]{36}|[+]12025550143", "", text) or "7*7" in text
         for tag in re.findall(r"<[a-z][^<>]*>", text):
             assert not re.search(r"\son[a-z]+=", re.sub(r'"[^"]*"', '""', tag)), tag
 
 
 def test_pages_have_no_inline_script_or_style_and_nothing_from_elsewhere(world: World, browser: Visitor) -> None:
     world.deliver()
-    world.catalog.add_mailbox("anna")
+    world.catalog.add_mailbox("first")
     for path in ("/", "/hangups", "/bin", "/password", "/nowhere"):
         text = browser.get(path, headers={"Accept": "text/html"}).text
         assert "<style" not in text
@@ -91,15 +91,15 @@ def test_alarms_stand_above_the_list(world: World, browser: Visitor) -> None:
 
 
 def test_mailboxes_are_shown_when_there_are_several(world: World, browser: Visitor) -> None:
-    world.deliver(name="Anna Weber")
+    world.deliver(name="Grandmother")
     assert 'aria-label="Mailboxes"' not in browser.get("/").text
     world.catalog.add_mailbox("Workshop")
-    world.deliver(name="Bruno Hauser", mailbox="Workshop")
+    world.deliver(name="The workshop", mailbox="Workshop")
     everything = browser.get("/").text
     assert 'aria-label="Mailboxes"' in everything
     only = browser.get("/?mailbox=workshop").text
-    assert "Bruno" in only
-    assert "Anna" not in only
+    assert "The workshop" in only
+    assert "Grandmother" not in only
     assert browser.get("/?mailbox=nobody").status_code == 404
 
 

@@ -116,7 +116,7 @@ class World:
         self,
         *,
         name: str = "",
-        number: str = "+4930123456",
+        number: str = "+12025550143",
         mailbox: str = "main",
         kind: Kind = Kind.MESSAGE,
         minutes_ago: float = 5,

@@ -199,7 +199,6 @@ def run_role(name: str, folder: Folder, settings: Mapping[str, str]) -> Iterator
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
-            # Delivery finishes what it has begun, and a thousand messages take longer than anybody wants to wait here.
             process.kill()
             process.wait()
 
@@ -302,7 +301,8 @@ def measure(calls: int, *, delivery: bool, seconds: float, parent: Path | None) 
         }
         pid, facts = stack.enter_context(run_role("line", folder, settings))
         line = Process(pid)
-        deliverer = Process(stack.enter_context(run_role("delivery", folder, settings))[0]) if delivery else None
+        delivery_pid = stack.enter_context(run_role("delivery", folder, settings))[0] if delivery else 0
+        deliverer = Process(delivery_pid) if delivery else None
         say(f"{calls} calls{' with delivery' if delivery else ''}: the line rests")
         time.sleep(1.0)
         idle, idle_kib = line.window(IDLE_S, lambda: None), line.resident_kib()
@@ -317,6 +317,9 @@ def measure(calls: int, *, delivery: bool, seconds: float, parent: Path | None) 
         load_s = sum(load.cpu_s()) - load_before_s
         delivery_s = sum(deliverer.cpu_s()) - delivery_before_s if deliverer else 0.0
         kib, threads, descriptors, drops = line.resident_kib(), line.threads(), line.descriptors(), kernel_drops()
+        if delivery:
+            # Before anything is over: delivery would remove the segments that are to be counted.
+            os.kill(delivery_pid, signal.SIGKILL)
         say("hanging up")
         down = callers.hang_up()
         stack.close()

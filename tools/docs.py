@@ -61,7 +61,7 @@ NOTES: Final = {
     (
         "storage",
         "accept",
-    ): "Nothing asks for it yet: the machine starts on any storage, and `aftertone doctor` tells what it is.",
+    ): "The machine starts on any storage; what is wrong with it is told in the log, the desk and `aftertone doctor`.",
 }
 """What a description of one line cannot say."""
 

@@ -134,10 +134,11 @@ class Storage(_Section):
     """Room on the disk."""
 
     low_water_mb: Annotated[int, Field(ge=1)] = Field(
-        default=200, description="Below this much free space new calls are refused, aloud."
+        default=200,
+        description="Below this much free space, in megabytes, new calls are refused (480, try again later).",
     )
     accept: bool = Field(
-        default=False, description="Run on storage that cannot keep the promise (see aftertone doctor)."
+        default=False, description="No alarm about storage that cannot keep the promise (see aftertone doctor)."
     )
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from tests.support.machine import Machine, machine, speech, speech_file, wait_until
 
 from aftertone.audio.g711 import ULAW_TO_LINEAR, encode_ulaw
+from tests.support.machine import Machine, machine, speech, speech_file, wait_until
 
 
 def test_the_first_start_says_everything_one_needs(tmp_path: Path) -> None:

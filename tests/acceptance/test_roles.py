@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from tests.support.callers import Party, wish
 from tests.support.machine import Machine, machine, wait_until
 

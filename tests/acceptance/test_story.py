@@ -12,11 +12,11 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from tests.support.callers import Party, wish
-from tests.support.machine import Machine, machine, speech, speech_file, wait_until
 
 from aftertone.audio.g711 import ULAW_TO_LINEAR, encode_ulaw
 from aftertone.model import Codec
+from tests.support.callers import Party, wish
+from tests.support.machine import Machine, machine, speech, speech_file, wait_until
 
 LOSS_MS = 250
 

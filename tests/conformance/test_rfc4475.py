@@ -7,11 +7,11 @@ The messages are written afresh around the oddity that each section is about; na
 from __future__ import annotations
 
 import pytest
-from tests.unit.sip.kit import FLOW, SDP, TCP_FLOW, agent, request
 
 from aftertone.sip.events import CallAnswered, IncomingCall, Transmit
 from aftertone.sip.identity import caller_of, target_user
 from aftertone.sip.message import Request, Response, parse
+from tests.unit.sip.kit import FLOW, SDP, TCP_FLOW, agent, request
 
 CALL = "call"
 SILENCE = "silence"

@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-from tests.support.machine import Machine, speech, speech_file, wait_until
 
 from aftertone.audio.clips import Clip
 from aftertone.model import Codec
 from aftertone.roles.caller import TestCaller, Wish
+from tests.support.machine import Machine, speech, speech_file, wait_until
 
 LOSS_MS: Final = 250
 FRAME_MS: Final = 20

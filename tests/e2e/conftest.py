@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
-from tests.unit.web.world import World, make_world
 
 from aftertone.web.app import stop_streams
+from tests.unit.web.world import World, make_world
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 _PATIENCE_S = 10

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
-from tests.e2e.conftest import Desk
-from tests.unit.web.world import PASSWORD, make_flac
 
 from aftertone.model import EndReason, Kind, State
+from tests.e2e.conftest import Desk
+from tests.unit.web.world import PASSWORD, make_flac
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 

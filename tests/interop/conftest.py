@@ -6,9 +6,9 @@ import io
 from collections.abc import Iterator
 
 import pytest
-from tests.support.machine import Machine, machine, speech
 
 from aftertone.audio.flac import write_wav
+from tests.support.machine import Machine, machine, speech
 
 GREETING_S = 0.4
 

@@ -13,13 +13,13 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
-from tests.support.lossy import Datagram, Script, call_all, stream
-from tests.support.machine import Machine, speech
 
 from aftertone.audio.codec import decode, encode
 from aftertone.model import Codec
 from aftertone.rtp.packet import serialize
 from aftertone.sdp.negotiation import MediaPlan
+from tests.support.lossy import Datagram, Script, call_all, stream
+from tests.support.machine import Machine, speech
 
 SPEECH_S: Final = 3.5
 """Several times as long as the attack takes."""

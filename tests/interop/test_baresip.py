@@ -9,12 +9,12 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
-from tests.support.baresip import Baresip, baresip, beep_span_ms, loud_span_ms, require_modules
-from tests.support.machine import Machine, speech, wait_until
 
 from aftertone.audio.prompts import BEEP_MS
 from aftertone.audio.samples import Samples, resample
 from aftertone.model import SAMPLE_RATE_HZ, Codec
+from tests.support.baresip import Baresip, baresip, beep_span_ms, loud_span_ms, require_modules
+from tests.support.machine import Machine, speech, wait_until
 
 PAUSE_S: Final = 1.5
 """Silence before the words: longer than greeting and beep, as people wait for the beep."""

@@ -9,13 +9,13 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
-from tests.support.lossy import FRAME_MS, Damaged, Datagram, Script, call_all, damage, stream
-from tests.support.machine import Machine, speech, wait_until
 
 from aftertone.audio.codec import decode, encode
 from aftertone.audio.samples import Samples
 from aftertone.model import SAMPLE_RATE_HZ, Codec
 from aftertone.sdp.negotiation import MediaPlan
+from tests.support.lossy import FRAME_MS, Damaged, Datagram, Script, call_all, damage, stream
+from tests.support.machine import Machine, speech, wait_until
 
 SPEECH_S: Final = 2.6
 TOLERANCE_MS: Final = 20

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
-from tests.support.machine import Machine, speech, wait_until
-from tests.support.sipp import Sipp, press, require_raw_sockets, start_sipp, talk, write_capture
 
 from aftertone.audio.codec import decode, encode
 from aftertone.audio.samples import Samples
 from aftertone.model import Codec
+from tests.support.machine import Machine, speech, wait_until
+from tests.support.sipp import Sipp, press, require_raw_sockets, start_sipp, talk, write_capture
 
 SPEECH_S: Final = 2.0
 TOLERANCE_MS: Final = 60

@@ -12,13 +12,13 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from tests.support.messages import a_message
 
 from aftertone.model import Action, Caller, Kind, State
 from aftertone.store.catalog import Catalog
 from aftertone.store.rows import Counts
 from aftertone.store.schema import SCHEMA_VERSIONS
 from aftertone.store.upgrade import stored_version
+from tests.support.messages import a_message
 
 DUMPS = Path(__file__).parent
 

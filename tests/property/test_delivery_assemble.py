@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.recordings import Row, a_batch, an_envelope, rows_of, spoil
 
 from aftertone.delivery.assemble import assemble
 from aftertone.model import SAMPLE_RATE_HZ, Codec
+from tests.support.recordings import Row, a_batch, an_envelope, rows_of, spoil
 
 
 @pytest.mark.parametrize("codec", list(Codec))

@@ -8,7 +8,6 @@ from uuid import UUID
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.files import Clock, MemoryFiles
 
 from aftertone.errors import DamagedError
 from aftertone.journal.batch import PacketBatch, pack_batch, unpack_batch
@@ -29,6 +28,7 @@ from aftertone.journal.record import (
 )
 from aftertone.journal.segment import SegmentHeader, SegmentName, pack_segment_header, parse_segment_header
 from aftertone.model import Caller
+from tests.support.files import Clock, MemoryFiles
 
 FOLDER = Path("/j")
 u8, u16, u32 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32))

@@ -7,11 +7,11 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from tests.unit.sip.kit import FLOW, SDP, TCP_FLOW, S, agent, request
 
 from aftertone.sip.events import CallId, DialogId, IncomingCall, TransactionId, Transmit
 from aftertone.sip.message import Request, parse
 from aftertone.sip.settings import AgentSettings
+from tests.unit.sip.kit import FLOW, SDP, TCP_FLOW, S, agent, request
 
 LIMITS = AgentSettings(max_transactions=20, max_dialogs=5)
 METHODS = ("INVITE", "ACK", "BYE", "CANCEL", "INFO", "UPDATE", "OPTIONS", "REGISTER", "NOTIFY", "X")

@@ -10,7 +10,6 @@ from typing import ClassVar
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.sip.kit import request
 
 from aftertone.sip import headers
 from aftertone.sip.checks import read_whole, refusal, transaction_key
@@ -19,6 +18,7 @@ from aftertone.sip.message import ParseError, Request, Response, parse, salvage,
 from aftertone.sip.settings import AgentSettings
 from aftertone.sip.stream import StreamSplitter
 from aftertone.sip.uri import parse_uri
+from tests.unit.sip.kit import request
 
 TOKENS = st.text(alphabet="abcXYZ019-.!%*_+`'~", min_size=1, max_size=12)
 VALUES = st.text(alphabet=st.characters(exclude_categories=("Cs", "Cc")), max_size=40).map(

@@ -13,11 +13,11 @@ from uuid import UUID
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from tests.support.messages import a_message
 
 from aftertone.errors import StateError
 from aftertone.model import Action, Kind, Message, State, next_state
 from aftertone.store.catalog import Catalog
+from tests.support.messages import a_message
 
 
 @cache

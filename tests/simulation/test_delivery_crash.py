@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.desk import Shop
-from tests.support.recorder import Recorder
-from tests.support.recordings import an_envelope, rows_of
 
 from aftertone.errors import StorageError
 from aftertone.model import EndReason, Kind
+from tests.support.desk import Shop
+from tests.support.recorder import Recorder
+from tests.support.recordings import an_envelope, rows_of
 
 STEPS = ("clean_temporary", "message_ids", "poll", "has_message", "put", "record_delivery", "record_refusal", "remove")
 """Everything that delivery does to the world, and the reading between."""

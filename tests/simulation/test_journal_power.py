@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.files import Clock, Fault, MemoryFiles, PowerCut, at_call, nowhere
 
 from aftertone.errors import StateError, StorageError
 from aftertone.journal.committer import Committer, JournalFull
@@ -23,6 +22,7 @@ from aftertone.journal.reader import JournalReader
 from aftertone.journal.record import Kind
 from aftertone.journal.segment import SegmentName
 from aftertone.journal.stats import WriterState
+from tests.support.files import Clock, Fault, MemoryFiles, PowerCut, at_call, nowhere
 
 FOLDER = Path("/data/journal")
 BOOT_ID = bytes(range(16))

@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable
 
 import pytest
-from tests.unit.sip.kit import MS, SDP, S, Wire, agent, request
 
 from aftertone.sip.events import (
     ByeFinished,
@@ -26,6 +25,7 @@ from aftertone.sip.events import (
     RequestInDialog,
     TransactionId,
 )
+from tests.unit.sip.kit import MS, SDP, S, Wire, agent, request
 
 SEEDS = 400
 CALLS = 3

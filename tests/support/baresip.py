@@ -21,13 +21,13 @@ from typing import Final
 
 import numpy as np
 import pytest
-from tests.support.machine import Machine
-from tests.support.peers import require
 
 from aftertone.audio.flac import read_audio, write_wav
 from aftertone.audio.prompts import BEEP_HZ
 from aftertone.audio.samples import Samples
 from aftertone.model import SAMPLE_RATE_HZ, Codec
+from tests.support.machine import Machine
+from tests.support.peers import require
 
 FOLDERS: Final = tuple(Path(p) for p in ("/usr/lib/baresip/modules", "/usr/local/lib/baresip/modules"))
 """Where Debian keeps the modules, and a build of one's own."""

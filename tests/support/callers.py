@@ -11,11 +11,10 @@ from concurrent.futures import Future
 from threading import Thread
 from typing import Self
 
-from tests.support.machine import speech
-
 from aftertone.audio.clips import Clip
 from aftertone.model import Codec
 from aftertone.roles.caller import Outcome, TestCaller, Wish
+from tests.support.machine import speech
 
 
 def wish(uri: str, number: str, seconds: float, codec: Codec = Codec.PCMU, *, hang_up: bool = True) -> Wish:

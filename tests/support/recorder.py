@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
-from tests.support.recordings import Row, a_batch
-
 from aftertone.journal import Begin, End, Event, Kind, OsFiles, PacketBatch, Refused, pack_batch
 from aftertone.journal.committer import Committer
 from aftertone.model import Caller, EndReason, Envelope
+from tests.support.recordings import Row, a_batch
 
 BOOT_ID = bytes(range(16))
 

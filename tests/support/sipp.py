@@ -23,8 +23,6 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from tests.support.machine import Machine, free_port
-from tests.support.peers import require
 
 from aftertone.audio.codec import encode
 from aftertone.audio.samples import Samples
@@ -32,6 +30,8 @@ from aftertone.model import Codec
 from aftertone.rtp.events import DIGITS, TelephoneEvent
 from aftertone.rtp.events import serialize as event_payload
 from aftertone.rtp.packet import serialize
+from tests.support.machine import Machine, free_port
+from tests.support.peers import require
 
 SCENARIOS: Final = Path(__file__).resolve().parent.parent / "interop" / "sipp"
 WITHIN_S: Final = 40

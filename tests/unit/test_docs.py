@@ -178,7 +178,7 @@ def test_every_document_is_in_the_index() -> None:
 
 def test_every_alarm_is_explained_and_no_other() -> None:
     sources = "".join(path.read_text(encoding="utf-8") for path in SOURCES.rglob("*.py"))
-    raised = set(re.findall(r'"code": "(\w+)"', sources)) | set(re.findall(r'\bAlarm\(\s*"(\w+)"', sources))
+    raised = set(re.findall(r'"code": "(\w+)"', sources)) | set(re.findall(r'\b_?[Aa]larm\(\s*"(\w+)"', sources))
     part = read("docs", "operation.md").partition("## Alarms")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE)) == raised
 

@@ -24,8 +24,6 @@ PROMPTS: Final = (
     "goodbye",
     "longest_reached",
     "storage_apology",
-    "storage_refused",
-    "shutting_down",
     "sample_message",
 )
 """Every prompt there is; ``tools/prompts/prompts.toml`` has the words."""

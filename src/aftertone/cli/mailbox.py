@@ -68,6 +68,7 @@ def greeting_set(
     file: Annotated[Path, typer.Argument(help="Any audio file: WAV, MP3, OGG, FLAC, ...")],
     data: Data = DEFAULT_DATA,
     config: Config = None,
+    as_json: Json = False,
 ) -> None:
     """Give a mailbox its own greeting. When this returns it is durable, and the next caller hears it."""
     try:
@@ -75,21 +76,21 @@ def greeting_set(
     except OSError as error:
         raise NotFoundError(f"cannot read {file}: {error.strerror}") from None
     with desk(data, config) as api:
-        api.request(
+        answer = api.request(
             "PUT",
             f"/mailboxes/{_quoted(name)}/greeting",
             content=content,
             headers={"Content-Type": "application/octet-stream"},
         )
-    typer.echo(f"mailbox {name} has a new greeting")
+    typer.echo(json.dumps(answer.json()) if as_json else f"mailbox {name} has a new greeting")
 
 
 @greeting_app.command("clear")
-def greeting_clear(name: Name, data: Data = DEFAULT_DATA, config: Config = None) -> None:
+def greeting_clear(name: Name, data: Data = DEFAULT_DATA, config: Config = None, as_json: Json = False) -> None:
     """Go back to the default greeting."""
     with desk(data, config) as api:
-        api.request("DELETE", f"/mailboxes/{_quoted(name)}/greeting")
-    typer.echo(f"mailbox {name} has the default greeting")
+        answer = api.request("DELETE", f"/mailboxes/{_quoted(name)}/greeting")
+    typer.echo(json.dumps(answer.json()) if as_json else f"mailbox {name} has the default greeting")
 
 
 def _quoted(name: str) -> str:

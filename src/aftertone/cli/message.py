@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+import time
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -31,6 +32,10 @@ PLAYERS: Final = (
     ("aplay", "-q"),
     ("afplay",),
 )
+
+
+PLAYED_SHARE: Final = 0.9
+"""Who has played this much of a message has heard it."""
 
 
 class Format(StrEnum):
@@ -80,22 +85,29 @@ def show(message_id: Id, data: Data = DEFAULT_DATA, config: Config = None, as_js
 
 
 @app.command()
-def play(message_id: Id = "last", data: Data = DEFAULT_DATA, config: Config = None) -> None:
-    """Play a message on this computer and mark it as heard."""
+def play(message_id: Id = "last", data: Data = DEFAULT_DATA, config: Config = None, as_json: Json = False) -> None:
+    """Play a message on this computer and mark it as heard, once nearly all of it was played."""
     player = next((p for p in PLAYERS if shutil.which(p[0])), None)
     if player is None:
         names = ", ".join(p[0] for p in PLAYERS)
         raise UsageError(f"no player found (looked for {names}); export the message instead: aftertone message export")
     with desk(data, config) as api:
         found = _resolve(api, message_id)
+        message = api.get(f"/messages/{found}")
         audio = api.request("GET", f"/messages/{found}/audio", params={"format": "wav"}).content
+        began_s = time.monotonic()
         with tempfile.NamedTemporaryFile(suffix=".wav") as file:
             file.write(audio)
             file.flush()
             done = subprocess.run([*player, file.name], check=False)  # noqa: S603 - a player from the table above
         if done.returncode:
             raise UsageError(f"{player[0]} could not play the message (exit status {done.returncode})")
-        api.request("POST", f"/messages/{found}/heard")
+        # Some players end at once and content where there is no loudspeaker: nobody heard that.
+        if time.monotonic() - began_s < message["duration_ms"] / 1000 * PLAYED_SHARE:
+            raise UsageError(f"{player[0]} ended before the message did: it stays {message['state']}")
+        message = api.request("POST", f"/messages/{found}/heard").json()
+    if as_json:
+        typer.echo(json.dumps(message, ensure_ascii=False))
 
 
 @app.command()

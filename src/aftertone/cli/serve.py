@@ -24,7 +24,7 @@ def serve(data: Data = DEFAULT_DATA, config: Config = None) -> None:
     folder.make()
     folder.lock()
     logger = set_up(settings.log, "supervisor")
-    welcome = _Welcome(folder, began_s)
+    welcome = _Welcome(folder, settings.calls.default_mailbox, began_s)
     supervisor = Supervisor(folder.root, settings_file(data, config), logger, welcome.on_ready)
     sys.exit(asyncio.run(supervisor.run()))
 
@@ -48,8 +48,8 @@ def login_link(data: Data = DEFAULT_DATA, config: Config = None) -> None:
 class _Welcome:
     """Says once that the machine is ready, and how to use it."""
 
-    def __init__(self, folder: Folder, began_s: float) -> None:
-        self._folder, self._began_s = folder, began_s
+    def __init__(self, folder: Folder, mailbox: str, began_s: float) -> None:
+        self._folder, self._mailbox, self._began_s = folder, mailbox, began_s
         self._facts: dict[str, Mapping[str, object]] = {}
         self._said = False
 
@@ -62,7 +62,7 @@ class _Welcome:
         line, desk = self._facts["line"], self._facts["desk"]
         port = line["port"]
         web = f"{desk['login']}   (opens once; then choose a password)" if "login" in desk else str(desk["url"])
-        local = f"sip:main@127.0.0.1{'' if port == 5060 else f':{port}'}"
+        local = f"sip:{self._mailbox}@127.0.0.1{'' if port == 5060 else f':{port}'}"
         command = Path(sys.argv[0])
         shown = "aftertone" if command.name == "__main__.py" else _relative(command)
         option = "" if self._folder.root == Path("var").absolute() else f" --data {self._folder.root}"

@@ -40,7 +40,9 @@ def main(start: Start) -> None:
             catalog = Catalog.open(start.folder.catalog)
         except AftertoneError as error:
             start.logger.error("delivery cannot open the catalog; the journal keeps everything", error=str(error))
-            write_status(start.folder, "delivery", {"error": str(error)})
+            write_status(
+                start.folder, "delivery", {"alarms": [_alarm("catalog", f"The catalog cannot be opened: {error}")]}
+            )
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
             if _stopped(pause_s):
                 return
@@ -68,10 +70,28 @@ def _deliver(start: Start, catalog: Catalog) -> bool:
         now_s = time.monotonic()
         if now_s - told_s >= STATUS_S:
             told_s = now_s
-            write_status(start.folder, "delivery", {"metrics": deliverer.metrics()})
+            write_status(start.folder, "delivery", {"metrics": deliverer.metrics(), "alarms": _alarms(deliverer)})
         if not worked and _stopped(IDLE_S):
             deliverer.step(time.monotonic_ns())
             return True
+
+
+def _alarm(code: str, text: str) -> dict[str, str]:
+    return {"code": code, "text": text}
+
+
+def _alarms(deliverer: Deliverer) -> list[dict[str, str]]:
+    """Return what an owner should know: recordings that wait for help, and damage in the journal."""
+    failing = deliverer.failing()
+    damage = int(deliverer.metrics()["damage"])
+    alarms = []
+    if failing:
+        alarms.append(
+            _alarm("delivery", f"{len(failing)} recordings cannot be delivered yet; nothing is lost. {failing[0]}")
+        )
+    if damage:
+        alarms.append(_alarm("journal_damage", f"The journal has {damage} damaged places; run aftertone verify"))
+    return alarms
 
 
 if __name__ == "__main__":

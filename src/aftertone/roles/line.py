@@ -10,6 +10,8 @@ the directory, and publishes its status. Stopping ends every call politely withi
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import resource
 import secrets
 import signal
 import time
@@ -31,6 +33,7 @@ from aftertone.journal.writer import JournalWriter
 from aftertone.media.plane import TICK_NS, Limits, Plane
 from aftertone.net.addresses import is_literal, local_host_towards
 from aftertone.net.endpoint import SipEndpoint
+from aftertone.roles import storage
 from aftertone.roles.clips import Clips
 from aftertone.roles.durability import Durability
 from aftertone.roles.folder import write_status
@@ -44,6 +47,8 @@ from aftertone.voicemail import directory as directories
 STOP_WITHIN_S: Final = 0.8
 OLD_AUDIO_MS: Final = 200
 """Audio that has waited longer than this for the disk is an alarm: the promise ends at 250 ms."""
+ALARM_STAYS_S: Final = 300.0
+"""A disk that was slow for a moment is shown for a while, so that somebody can see it."""
 LATE_TICK_NS: Final = 200_000_000
 DISK_CHECK_S: Final = 1.0
 SPARE_DIALOGS: Final = 100
@@ -104,6 +109,8 @@ class Line:
         self._directory_seen: tuple[int, int] | None = None
         self._directory_alarm = ""
         self._oldest_audio_ms = 0.0
+        self._slow_disk = (0.0, 0.0)
+        self._weak_storage = self._judge_storage()
         self._lost_batches = 0
         self._late_ticks = 0
         self._journal_was_ok = True
@@ -219,6 +226,15 @@ class Line:
             self._logger.warning("the journal works again: calls are taken")
         self._journal_was_ok = is_ok
 
+    def _judge_storage(self) -> str:
+        """Return what is wrong with the ground that the data folder stands on, unless its owner accepted it."""
+        good, verdict = storage.judge(storage.mount_of(self._start.folder.root))
+        if good or self._settings.storage.accept:
+            return ""
+        text = f"The storage does not keep the promise: {verdict} (storage.accept = true if you know and accept it)"
+        self._logger.warning(text)
+        return text
+
     async def _learn_directory(self) -> None:
         folder = self._start.folder.directory
         try:
@@ -249,10 +265,13 @@ class Line:
         if self._directory_alarm:
             alarms.append({"code": "directory", "text": self._directory_alarm})
         if self._oldest_audio_ms > OLD_AUDIO_MS:
-            text = (
-                f"The disk is slow: sound waited {self._oldest_audio_ms:.0f} ms for it (the promise holds below 250 ms)"
-            )
+            self._slow_disk = (time.monotonic(), self._oldest_audio_ms)
+        slow_at_s, slow_ms = self._slow_disk
+        if slow_ms and time.monotonic() - slow_at_s < ALARM_STAYS_S:
+            text = f"The disk is slow: sound waited {slow_ms:.0f} ms for it (the promise holds below 250 ms)"
             alarms.append({"code": "slow_disk", "text": text})
+        if self._weak_storage:
+            alarms.append({"code": "weak_storage", "text": self._weak_storage})
         if self._lost_batches:
             alarms.append(
                 {"code": "lost_sound", "text": f"The disk did not keep up: {self._lost_batches} batches were lost"}
@@ -320,7 +339,16 @@ def _boot_id() -> bytes:
         return secrets.token_bytes(16)
 
 
+def _allow_many_sockets() -> None:
+    """Raise the soft limit of open files to the hard one: each call holds a socket, and 1,024 are soon used up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 async def _serve(start: Start) -> None:
+    _allow_many_sockets()
     await Line(start).run()
 
 

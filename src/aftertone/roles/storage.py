@@ -77,6 +77,15 @@ def find_mount(folder: Path, table: str) -> Mount | None:
     return best
 
 
+def mount_of(folder: Path) -> Mount | None:
+    """Return the mount that ``folder`` lies on as this machine knows it; None where there is no mount table."""
+    try:
+        table = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return None
+    return find_mount(folder, table)
+
+
 def judge(mount: Mount | None) -> tuple[bool, str]:
     """Return whether the mount keeps the promise, and the sentence that says so."""
     if mount is None:
@@ -118,11 +127,7 @@ def measure_sync_ms(folder: Path) -> tuple[float, float]:
 
 def report(folder: Path) -> StorageReport:
     """Look at the ground under ``folder``, measuring for a moment. Raises StorageError when it cannot be written."""
-    try:
-        table = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        table = ""
-    mount = find_mount(folder, table)
+    mount = mount_of(folder)
     good, verdict = judge(mount)
     p50_ms, p99_ms = measure_sync_ms(folder)
     return StorageReport(mount, shutil.disk_usage(folder).free, p50_ms, p99_ms, good, verdict)

@@ -5,8 +5,8 @@ that nothing a role does can take it down.
 
 Theory of operation: one task a role: start, wait, back off, start again. The back-off doubles from 0.1 s to 10 s and is
 forgiven after a minute of life; the line's is never longer than 1 s, because each second without it is a caller lost. At
-the first start a role that says that a person must act stops the whole machine with that role's message. Stopping goes
-from the caller inwards: the line ends its calls, then delivery has the last messages, then the rest.
+the first start a role that says that a person must act stops the whole machine with that role's message. Stopping is
+over in less than two seconds, and delivery is stopped after the line, so that it can deliver the calls that were just ended.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ FIRST_BACKOFF_S: Final = 0.1
 LONGEST_BACKOFF_S: Final = {"line": 1.0}
 DEFAULT_LONGEST_BACKOFF_S: Final = 10.0
 FORGIVEN_AFTER_S: Final = 60.0
-STOP_WITHIN_S: Final = {"line": 1.0, "delivery": 0.4, "desk": 0.5, "scribe": 0.2}
+LINE_STOPS_WITHIN_S: Final = 1.0
+STOP_WITHIN_S: Final = 1.7
 
 
 class Supervisor:
@@ -124,16 +125,30 @@ class Supervisor:
             transport.close()
 
     async def _stop_all(self) -> None:
-        for role in ROLES:
-            process = self._processes.get(role)
-            if process is None or process.returncode is not None:
-                continue
+        """Stop all roles at once, but delivery only when the line has ended its calls: it has their messages to deliver."""
+        deadline_s = time.monotonic() + STOP_WITHIN_S
+        for role in ("line", "desk", "scribe"):
+            self._terminate(role)
+        await self._ended("line", LINE_STOPS_WITHIN_S)
+        self._terminate("delivery")
+        for role in ("delivery", "desk", "scribe"):
+            await self._ended(role, deadline_s - time.monotonic())
+
+    def _terminate(self, role: str) -> None:
+        process = self._processes.get(role)
+        if process is not None and process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), STOP_WITHIN_S[role])
-            except TimeoutError:
-                self._logger.warning("role did not stop in time and was killed", role=role)
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+
+    async def _ended(self, role: str, within_s: float) -> None:
+        """Wait for the end of a role, and kill it when that takes too long."""
+        process = self._processes.get(role)
+        if process is None:
+            return
+        try:
+            await asyncio.wait_for(process.wait(), max(within_s, 0.05))
+        except TimeoutError:
+            self._logger.warning("role did not stop in time and was killed", role=role)
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()

@@ -204,7 +204,7 @@ class Switchboard:
 
     def _on_call(self, event: sip.IncomingCall) -> None:
         request = event.request
-        self.counters["calls"] += 1
+        self.counters["offered"] += 1
         found = self.directory.find(target_user(request))
         if found is None:
             self._refuse(event, 404, f"no mailbox {target_user(request)!r}")

@@ -24,9 +24,9 @@ FAREWELLS: Final = {
     EndReason.KEY: "goodbye",
     EndReason.LONGEST: "longest_reached",
     EndReason.STORAGE: "storage_apology",
-    EndReason.SHUTDOWN: "shutting_down",
 }
-"""What is said before the machine hangs up; whoever only left silence or a tone behind is not there to hear anything."""
+"""What is said before the machine hangs up; whoever only left silence or a tone behind is not there to hear
+anything, and a machine that is being stopped has no time left."""
 
 DURABLE_WITHIN_S: Final = 3.0
 """How long the beginning may take to reach the disk before the caller hears the truth instead of the beep."""

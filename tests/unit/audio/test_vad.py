@@ -34,7 +34,7 @@ def telephone(name: str, rms_dbov: float) -> Samples:
     return line(np.fft.irfft(spectrum, len(narrow)), rms_dbov)
 
 
-@pytest.mark.parametrize("name", ["goodbye", "shutting_down"])
+@pytest.mark.parametrize("name", ["goodbye", "longest_reached"])
 @pytest.mark.parametrize("rms_dbov", [-15, -30, -45])
 def test_speech_is_found_where_it_is_even_when_it_is_quiet(name: str, rms_dbov: float) -> None:
     speech = telephone(name, rms_dbov)

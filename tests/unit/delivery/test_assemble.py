@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.support.recordings import FRAME_NS, SECOND_NS, Row, a_batch, an_envelope, rows_of, spoil, with_types
 
 from aftertone.audio.codec import decode
 from aftertone.delivery.assemble import Assembled, assemble
 from aftertone.journal import End, Event
 from aftertone.model import SAMPLE_RATE_HZ, Codec, EndReason, PayloadType
+from tests.support.recordings import FRAME_NS, SECOND_NS, Row, a_batch, an_envelope, rows_of, spoil, with_types
 
 
 def _assemble(rows: list[Row], codec: Codec = Codec.PCMU, end: End | None = None) -> Assembled:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.support.recordings import voiced
 
 from aftertone.delivery.conceal import conceal, concealed_samples
+from tests.support.recordings import voiced
 
 
 def _snr_db(wanted: NDArray[np.int16], found: NDArray[np.int16]) -> float:

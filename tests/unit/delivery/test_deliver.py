@@ -11,9 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.desk import NOW_UNIX_MS, Shop
-from tests.support.recorder import Recorder
-from tests.support.recordings import a_batch, an_envelope, rows_of, spoil
 
 from aftertone.audio.flac import read_audio, read_tags
 from aftertone.audio.vad import speech_spans
@@ -24,6 +21,9 @@ from aftertone.journal import Begin, JournalReader, Kind, OsFiles
 from aftertone.model import Action, Codec, EndReason, State
 from aftertone.model import Kind as MessageKind
 from aftertone.store.blobs import message_key
+from tests.support.desk import NOW_UNIX_MS, Shop
+from tests.support.recorder import Recorder
+from tests.support.recordings import a_batch, an_envelope, rows_of, spoil
 
 SHORT = rows_of(seconds=0.4)
 

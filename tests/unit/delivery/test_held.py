@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.recordings import a_batch, rows_of
 
 from aftertone.delivery.held import HeldPackets
 from aftertone.errors import DamagedError
 from aftertone.journal import PacketBatch
+from tests.support.recordings import a_batch, rows_of
 
 COLUMNS = ("call", "arrival_ns", "sequence", "timestamp", "ssrc", "payload_type", "marker", "length")
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import struct
 
-from tests.support.recordings import a_batch, rows_of
-
 from aftertone.delivery.rtpdump import pack_rtpdump
+from tests.support.recordings import a_batch, rows_of
 
 
 def test_every_packet_can_be_read_back() -> None:

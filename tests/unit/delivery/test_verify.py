@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.desk import Shop
-from tests.support.messages import a_message
-from tests.support.recorder import Recorder
-from tests.support.recordings import an_envelope, rows_of
 
 from aftertone.delivery.verify import Books
 from aftertone.model import Action
 from aftertone.store.blobs import message_key
+from tests.support.desk import Shop
+from tests.support.messages import a_message
+from tests.support.recorder import Recorder
+from tests.support.recordings import an_envelope, rows_of
 
 SHORT = rows_of(seconds=0.2)
 

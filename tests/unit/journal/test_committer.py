@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.files import Clock, Fault, MemoryFiles, at_call, nowhere
 
 from aftertone.errors import BusyError, StateError, StorageError
 from aftertone.journal.committer import Committer, JournalFull
@@ -16,6 +15,7 @@ from aftertone.journal.reader import JournalReader
 from aftertone.journal.record import MAX_PAYLOAD_BYTES, Kind
 from aftertone.journal.segment import BLOCK_BYTES, DATA_OFFSET
 from aftertone.journal.stats import SYNC_BOUNDS_S, WriterState
+from tests.support.files import Clock, Fault, MemoryFiles, at_call, nowhere
 
 FOLDER = Path("/data/journal")
 

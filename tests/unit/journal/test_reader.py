@@ -6,7 +6,6 @@ import random
 from pathlib import Path
 
 import pytest
-from tests.support.files import Clock, Fault, MemoryFiles, at_call, nowhere
 
 from aftertone.errors import StateError, StorageError
 from aftertone.journal.committer import Committer
@@ -20,6 +19,7 @@ from aftertone.journal.segment import (
     pack_segment_header,
     parse_segment_header,
 )
+from tests.support.files import Clock, Fault, MemoryFiles, at_call, nowhere
 
 FOLDER = Path("/data/journal")
 BOOT_ID = bytes(range(16))

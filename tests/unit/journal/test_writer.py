@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.files import Fault, MemoryFiles
 
 from aftertone.errors import StateError, StorageError
 from aftertone.journal import committer
@@ -24,6 +23,7 @@ from aftertone.journal.reader import JournalReader
 from aftertone.journal.record import Kind
 from aftertone.journal.stats import WriterState
 from aftertone.journal.writer import JournalWriter
+from tests.support.files import Fault, MemoryFiles
 
 PATIENCE_S = 20
 """How long a test waits for the other thread before it calls the writer stuck."""

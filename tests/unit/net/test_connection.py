@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.unit.sip.kit import TCP_FLOW, request
-
 from aftertone.net.connection import Connection, ConnectionLimits
 from aftertone.sip.flow import Flow
+from tests.unit.sip.kit import TCP_FLOW, request
 
 
 class WoodenTransport(asyncio.Transport):

@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import TypeVar
 
 import pytest
-from tests.unit.sip.kit import SDP, request, seeded
 
 from aftertone.errors import EnvironmentFault, UsageError
 from aftertone.net.connection import ConnectionLimits
@@ -28,6 +27,7 @@ from aftertone.sip.events import (
 from aftertone.sip.flow import Flow, Transport
 from aftertone.sip.message import Request, Response, parse
 from aftertone.sip.settings import AgentSettings, Timing
+from tests.unit.sip.kit import SDP, request, seeded
 
 T = TypeVar("T")
 LOCAL = "127.0.0.1"

@@ -6,16 +6,6 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from tests.unit.roles.world import (
-    BROKEN_SDP,
-    FRAMES,
-    HOLD_SDP,
-    OTHER_SDP,
-    UNKNOWN_CODEC_SDP,
-    World,
-    message,
-)
-from tests.unit.sip.kit import FLOW, SDP, request
 
 from aftertone.config import Settings
 from aftertone.errors import StorageFullError
@@ -27,6 +17,16 @@ from aftertone.roles.switchboard import END_WITHIN_S, REFUSALS_A_MINUTE, key_of_
 from aftertone.sdp import negotiation
 from aftertone.sip import events as sip
 from aftertone.sip.message import Request, parse
+from tests.unit.roles.world import (
+    BROKEN_SDP,
+    FRAMES,
+    HOLD_SDP,
+    OTHER_SDP,
+    UNKNOWN_CODEC_SDP,
+    World,
+    message,
+)
+from tests.unit.sip.kit import FLOW, SDP, request
 
 # Refusing
 

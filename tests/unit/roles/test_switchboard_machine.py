@@ -14,14 +14,6 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from tests.unit.roles.world import (
-    BROKEN_SDP,
-    HOLD_SDP,
-    OTHER_SDP,
-    UNKNOWN_CODEC_SDP,
-    World,
-)
-from tests.unit.sip.kit import SDP, request
 
 from aftertone.errors import StorageFullError
 from aftertone.journal.record import Begin, End, Kind
@@ -31,6 +23,14 @@ from aftertone.roles.switchboard import END_WITHIN_S
 from aftertone.sip import events as sip
 from aftertone.sip.headers import parse_address
 from aftertone.sip.message import Request, Response
+from tests.unit.roles.world import (
+    BROKEN_SDP,
+    HOLD_SDP,
+    OTHER_SDP,
+    UNKNOWN_CODEC_SDP,
+    World,
+)
+from tests.unit.sip.kit import SDP, request
 
 PHONES = 12
 ANSWER = SDP.replace(b"RTP/AVP 0", b"RTP/AVP 9")
@@ -67,7 +67,6 @@ class Switchboards(RuleBasedStateMachine):
         self.world.set_mailboxes(Mailbox("main"), Mailbox("now", rings=0))
         self.phones: list[Phone] = []
         self.given_up: set[str] = set()
-        self.end_s: dict[int, float] = {}
         switch = self.world.agent_switch
         tell = switch.on_event
         switch._on_sent = self._on_sent
@@ -109,7 +108,7 @@ class Switchboards(RuleBasedStateMachine):
             return
         number = journal.number_of(Kind.END, call)
         assert number is not None, "BYE without an end record"
-        waited_s = self.world.loop.now_s - self.end_s.get(call, self.world.loop.now_s)
+        waited_s = self.world.loop.now_s - journal.at_s[number - 1]
         assert journal.durable >= number or waited_s >= END_WITHIN_S, "BYE before the end was durable"
 
     def _ends_not_taken(self) -> list[int]:
@@ -210,8 +209,6 @@ class Switchboards(RuleBasedStateMachine):
     @invariant()
     def nothing_ends_twice(self) -> None:
         journal = self.world.journal
-        for end in journal.ends:
-            self.end_s.setdefault(end.call, self.world.loop.now_s)
         calls = [end.call for end in journal.ends] + self._ends_not_taken()
         assert len(calls) == len(set(calls))
         assert set(calls) <= {begin.call for begin in journal.begins}

@@ -18,7 +18,6 @@ from typing import Any, cast
 
 import numpy as np
 import structlog
-from tests.unit.sip.kit import FLOW, SDP, agent, request
 
 from aftertone.config import Settings
 from aftertone.errors import AftertoneError, BusyError
@@ -31,6 +30,7 @@ from aftertone.roles.switchboard import Switchboard
 from aftertone.sip import events as sip
 from aftertone.sip.message import Request, Response, parse
 from aftertone.voicemail.directory import Directory
+from tests.unit.sip.kit import FLOW, SDP, agent, request
 
 FRAMES = 50
 """Every clip here takes a second."""
@@ -107,7 +107,10 @@ class Notebook:
     """A journal that keeps what it is given and is durable as far as the test says."""
 
     story: list[str]
+    clock_s: Callable[[], float]
     entries: list[tuple[Kind, bytes]] = field(default_factory=list)
+    at_s: list[float] = field(default_factory=list)
+    """When each entry came."""
     not_taken: list[tuple[Kind, bytes]] = field(default_factory=list)
     durable: int = 0
     full: bool = False
@@ -120,6 +123,7 @@ class Notebook:
             raise BusyError("the journal is full")
         assert urgent == (kind in (Kind.BEGIN, Kind.END)), "what a caller waits for is urgent, nothing else is"
         self.entries.append((kind, payload))
+        self.at_s.append(self.clock_s())
         self.story.append(f"journal {kind.name}")
         if self.at_once:
             self.sync()
@@ -366,7 +370,7 @@ class World:
     def __init__(self, *, capacity: int = 4, agent_inside: bool = False, **calls: Any) -> None:
         self.loop = VirtualLoop()
         self.story: list[str] = []
-        self.journal = Notebook(self.story)
+        self.journal = Notebook(self.story, self.loop.time)
         self.sound = Sound(self.story, self.journal, capacity)
         self.switch = Switch(self.story)
         self.sent: list[Request | Response] = []

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.sip.kit import FLOW, SDP, TCP_FLOW, US, Wire, agent, parts, request
 
 from aftertone.errors import UsageError
 from aftertone.sip.agent import Held
 from aftertone.sip.events import CallAnswered, DialogEnded, Event, IncomingCall, TransactionId, Transmit
 from aftertone.sip.flow import Flow
+from tests.unit.sip.kit import FLOW, SDP, TCP_FLOW, US, Wire, agent, parts, request
 
 
 def test_a_fresh_agent_waits_for_nothing() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.sip.kit import FLOW, SDP, agent, parts, request
 
 from aftertone.sip.bodies import unwrapped
 from aftertone.sip.events import IncomingCall
 from aftertone.sip.message import Request, parse
+from tests.unit.sip.kit import FLOW, SDP, agent, parts, request
 
 WANTED = ("application/sdp",)
 BODY = (

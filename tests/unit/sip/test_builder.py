@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.sip.kit import FLOW, SDP, request
 
 from aftertone.errors import UsageError
 from aftertone.sip.builder import build_request, build_response, contact_uri, echo_of, salvage_echo, via_line
 from aftertone.sip.flow import Flow
 from aftertone.sip.message import Request, Response, parse
+from tests.unit.sip.kit import FLOW, SDP, request
 
 V6 = Flow("TCP", ("2001:db8::7", 5060), ("2001:db8::1", 5061))
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.sip.kit import request
 
 from aftertone.sip.checks import read_answer, read_whole, refusal, transaction_key
 from aftertone.sip.message import ParseError, Request, Response, parse
 from aftertone.sip.settings import AgentSettings
+from tests.unit.sip.kit import request
 
 SETTINGS = AgentSettings(allow_events=("message-summary",), supported=("timer",))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.sip.kit import FLOW, TCP_FLOW, S, agent, parts, request, run_out, statuses
 
 from aftertone.errors import BusyError, UsageError
 from aftertone.sip.agent import Agent
@@ -21,6 +20,7 @@ from aftertone.sip.events import (
 from aftertone.sip.flow import Flow
 from aftertone.sip.message import ParseError, Request, Response, parse
 from aftertone.sip.settings import AgentSettings
+from tests.unit.sip.kit import FLOW, TCP_FLOW, S, agent, parts, request, run_out, statuses
 
 OFFER = b"v=0 offer"
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.sip.kit import FLOW, TCP_FLOW, request
 
 from aftertone.sip.dialog import Dialog, dialog_from_request, dialog_from_response, literal_flow
 from aftertone.sip.events import TransactionId
 from aftertone.sip.flow import Flow
 from aftertone.sip.message import Request, Response, parse
+from tests.unit.sip.kit import FLOW, TCP_FLOW, request
 
 ROUTES = "Record-Route: <sip:p2.example.com;lr>, <sip:p1.example.com;lr>"
 

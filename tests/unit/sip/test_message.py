@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.sip.kit import SDP, request
 
 from aftertone.sip.message import (
     MAX_HEADERS,
@@ -18,6 +17,7 @@ from aftertone.sip.message import (
     salvage,
     serialize,
 )
+from tests.unit.sip.kit import SDP, request
 
 
 def parsed(data: bytes) -> Request:

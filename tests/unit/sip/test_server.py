@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.sip.kit import FLOW, MS, PEER, SDP, TCP_FLOW, US, S, agent, parts, request, run_out, statuses
 
 from aftertone.sip.agent import Agent
 from aftertone.sip.events import (
@@ -24,6 +23,7 @@ from aftertone.sip.events import (
 from aftertone.sip.flow import Flow
 from aftertone.sip.message import Request, Response
 from aftertone.sip.settings import AgentSettings
+from tests.unit.sip.kit import FLOW, MS, PEER, SDP, TCP_FLOW, US, S, agent, parts, request, run_out, statuses
 
 ANSWER = b"v=0 answer"
 

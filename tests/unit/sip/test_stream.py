@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.sip.kit import request
 
 from aftertone.sip.message import MAX_MESSAGE_BYTES
 from aftertone.sip.stream import StreamSplitter
+from tests.unit.sip.kit import request
 
 FIRST = request(branch="z9hG4bK1")
 SECOND = request("OPTIONS", branch="z9hG4bK2")

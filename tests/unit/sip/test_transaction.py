@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.sip.kit import FLOW, MS, TCP_FLOW, S
 
 from aftertone.sip.settings import Timing
 from aftertone.sip.transaction import (
@@ -17,6 +16,7 @@ from aftertone.sip.transaction import (
     Table,
     Transaction,
 )
+from tests.unit.sip.kit import FLOW, MS, TCP_FLOW, S
 
 T = Timing()
 TABLES = {

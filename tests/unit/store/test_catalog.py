@@ -8,13 +8,13 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from tests.support.messages import a_message
 
 from aftertone.errors import NotFoundError, UsageError
 from aftertone.model import Action, Caller, Kind, State
 from aftertone.store import changes, login, messages
 from aftertone.store.catalog import Catalog
 from aftertone.store.rows import Counts, Session
+from tests.support.messages import a_message
 
 NOW = 1_760_000_000_000
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from tests.support.messages import a_message
 
 from aftertone.errors import DamagedError, StorageError, UsageError
 from aftertone.model import Caller, Envelope, PayloadType, State
@@ -15,6 +14,7 @@ from aftertone.store.blobs import DirectoryBlobs, message_key
 from aftertone.store.catalog import Catalog
 from aftertone.store.rebuild import adopt, id_of
 from aftertone.store.tags import DELIVERY_TAG, ENVELOPE_TAG, pack_tags, unpack_tags
+from tests.support.messages import a_message
 
 MESSAGE = a_message(1, caller=Caller("1", 'Zoë "\u0000"'))
 ENVELOPE = Envelope(

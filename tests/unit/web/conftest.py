@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.web.visitor import Visitor
-from tests.unit.web.world import BEARER, HERE, PASSWORD, World, make_world
 
 from aftertone.web import passwords
+from tests.unit.web.visitor import Visitor
+from tests.unit.web.world import BEARER, HERE, PASSWORD, World, make_world
 
 
 @pytest.fixture(autouse=True)

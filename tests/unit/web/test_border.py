@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.unit.web.visitor import Visitor
-from tests.unit.web.world import World
 
 from aftertone.web.border import BODY_LIMIT_BYTES, GREETING_LIMIT_BYTES, host_is_ours
+from tests.unit.web.visitor import Visitor
+from tests.unit.web.world import World
 
 
 @pytest.mark.parametrize(

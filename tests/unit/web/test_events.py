@@ -8,12 +8,12 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
-from tests.unit.web.visitor import Listener
-from tests.unit.web.world import BEARER, HERE, World
 
 from aftertone.errors import StorageError
 from aftertone.model import Action
 from aftertone.web import events
+from tests.unit.web.visitor import Listener
+from tests.unit.web.world import BEARER, HERE, World
 
 PATH = "/api/v1/events"
 

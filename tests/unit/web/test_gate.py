@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.web.visitor import Visitor
-from tests.unit.web.world import BEARER, HERE, World, unknown_id
 
 from aftertone.model import State
+from tests.unit.web.visitor import Visitor
+from tests.unit.web.world import BEARER, HERE, World, unknown_id
 
 PROTECTED = [
     ("GET", "/api/v1/messages"),

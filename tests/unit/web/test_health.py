@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
 from tests.unit.web.visitor import Visitor
 from tests.unit.web.world import BEARER, NOW_MS, World
 

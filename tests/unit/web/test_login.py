@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
-from tests.unit.web.visitor import Visitor
-from tests.unit.web.world import HERE, PASSWORD, REAL_HASHER, World
 
 from aftertone.web import gate, passwords
 from aftertone.web.login import GRANT_MS, LoginState
 from aftertone.web.throttle import PER_SOURCE
+from tests.unit.web.visitor import Visitor
+from tests.unit.web.world import HERE, PASSWORD, REAL_HASHER, World
 
 
 def sign_in(client: Visitor, password: str = PASSWORD) -> int:

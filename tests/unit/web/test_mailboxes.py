@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from tests.unit.web.visitor import Visitor
-from tests.unit.web.world import World, make_flac
 
 from aftertone.errors import StorageError
 from aftertone.web.border import GREETING_LIMIT_BYTES
+from tests.unit.web.visitor import Visitor
+from tests.unit.web.world import World, make_flac
 
 GREETING = "/api/v1/mailboxes/main/greeting"
 

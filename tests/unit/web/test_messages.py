@@ -6,11 +6,11 @@ import io
 import wave
 
 import pytest
-from tests.unit.web.visitor import Visitor
-from tests.unit.web.world import World, make_flac, unknown_id
 
 from aftertone.audio.flac import read_audio
 from aftertone.model import Kind, State
+from tests.unit.web.visitor import Visitor
+from tests.unit.web.world import World, make_flac, unknown_id
 
 
 def ids(answer: dict[str, list[dict[str, str]]]) -> list[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from tests.unit.web.visitor import Visitor
-from tests.unit.web.world import World, unknown_id
 
 from aftertone.model import Kind, State
 from aftertone.web.pages import PAGE_ROWS
+from tests.unit.web.visitor import Visitor
+from tests.unit.web.world import World, unknown_id
 
 ATTACKS = [
     "<script>alert(1)</script>",

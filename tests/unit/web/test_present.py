@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.web.world import World
 
 from aftertone.model import Caller, EndReason
 from aftertone.web.present import NOBODY, clean, clock_length, item_of, spoken_length, who
 from aftertone.web.schemas import rfc3339
+from tests.unit.web.world import World
 
 
 @pytest.mark.parametrize(

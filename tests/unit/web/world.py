@@ -13,7 +13,6 @@ from uuid import UUID
 
 import numpy as np
 from fastapi import FastAPI
-from tests.unit.web.visitor import Visitor
 
 from aftertone.audio.flac import read_audio, write_flac
 from aftertone.model import Caller, EndReason, Kind, Message, State, mint_id
@@ -22,6 +21,7 @@ from aftertone.store.catalog import Catalog
 from aftertone.web import passwords
 from aftertone.web.app import create_app
 from aftertone.web.services import DeskServices
+from tests.unit.web.visitor import Visitor
 
 REAL_HASHER = passwords._hasher
 """The hasher that the program uses; most tests take a cheaper one."""

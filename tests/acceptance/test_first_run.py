@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from aftertone.audio.g711 import ULAW_TO_LINEAR, encode_ulaw
+from tests.support.callers import Party, wish
 from tests.support.machine import Machine, machine, speech, speech_file, wait_until
 
 
@@ -45,6 +46,19 @@ def test_a_call_without_a_phone(tmp_path: Path, codec: str) -> None:
             assert np.array_equal(samples, ULAW_TO_LINEAR[encode_ulaw(speech(3.0))])
         listed = json.loads(made.run("message", "list", "--json").stdout)
         assert [m["id"] for m in listed] == [row["id"]]
+
+
+def test_a_call_by_every_way_in(tmp_path: Path) -> None:
+    """IPv4 and IPv6, UDP and TCP, on a machine that listens everywhere."""
+    port = Machine(tmp_path / "x").sip_port
+    ways = [f"sip:main@{host}:{port}{way}" for host in ("127.0.0.1", "[::1]") for way in ("", ";transport=tcp")]
+    with machine(tmp_path / "var", SIP__HOST="::", SIP__PORT=str(port)) as made:
+        made.run("mailbox", "greeting", "set", "main", str(speech_file(tmp_path / "greeting.wav", 0.3)))
+        with Party([wish(uri, f"way-{n}", 1.0) for n, uri in enumerate(ways)]) as party:
+            assert [o.bye_status for o in party.outcomes()] == [200] * len(ways)
+        rows = made.wait_for_messages(len(ways))
+        assert {row["caller"]["number"] for row in rows} == {f"way-{n}" for n in range(len(ways))}
+        assert {row["audio_ms"] for row in rows} == {1000}
 
 
 @pytest.mark.parametrize(("kind", "setting"), [("sip", "sip.port"), ("web", "web.port")])

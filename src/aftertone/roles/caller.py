@@ -31,7 +31,7 @@ from aftertone.rtp.packet import serialize
 from aftertone.sdp import negotiation
 from aftertone.sdp.negotiation import MediaPlan
 from aftertone.sip import events as sip
-from aftertone.sip.flow import Address, Transport
+from aftertone.sip.flow import Address, Transport, bracketed
 from aftertone.sip.settings import AgentSettings
 from aftertone.sip.uri import parse_uri
 
@@ -163,7 +163,7 @@ class TestCaller:
             self._report(f"calling {self._wish.uri}")
             self._call = endpoint.invite(
                 self._wish.uri,
-                from_uri=self._wish.from_uri or f"sip:test-caller@{local_host}",
+                from_uri=self._wish.from_uri or f"sip:test-caller@{bracketed(local_host)}",
                 display_name=self._wish.display_name,
                 body=self._offer,
                 content_type="application/sdp",

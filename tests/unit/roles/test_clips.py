@@ -11,6 +11,7 @@ from aftertone.audio.flac import write_wav
 from aftertone.media.table import CODECS
 from aftertone.model import Codec, Mailbox
 from aftertone.roles.clips import Clips
+from aftertone.voicemail.deposit import BEEP, FAREWELLS, GREETING
 from aftertone.voicemail.directory import GREETINGS, Directory
 
 
@@ -36,7 +37,7 @@ def directory(*boxes: Mailbox) -> Directory:
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_everything_a_script_may_ask_for_is_there(clips: Clips, codec: Codec) -> None:
-    for name in ("greeting", "beep", "goodbye", "longest_reached", "storage_apology", "shutting_down"):
+    for name in (GREETING, BEEP, *FAREWELLS.values()):
         frames = clips.frames(name, "main", codec)
         assert frames
         assert all(frames)

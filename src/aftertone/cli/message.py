@@ -107,7 +107,7 @@ def play(message_id: Id = "last", data: Data = DEFAULT_DATA, config: Config = No
             raise UsageError(f"{player[0]} ended before the message did: it stays {message['state']}")
         message = api.request("POST", f"/messages/{found}/heard").json()
     if as_json:
-        typer.echo(json.dumps(message, ensure_ascii=False))
+        typer.echo(json.dumps(message))
 
 
 @app.command()

@@ -6,9 +6,6 @@ Theory of operation: ``recvmmsg`` and ``sendmmsg`` (Linux) take an array of ``mm
 layout, filled with pointers once. Row i of the arena belongs to header i for ever, so one call costs the kernel's work and
 a microsecond, and leaves lengths, source addresses and the kernel's receive times as columns. Elsewhere, and on a machine
 whose layout we have not proven, ``PortableReceiver`` does the same with one call a datagram.
-
-The calls are made without giving up the interpreter's lock (``PyDLL``): they never wait, so nobody is kept waiting for long,
-and giving it up costs 0.06 us a call when nobody wants it and a hand-over to the journal's thread when it does.
 """
 
 from __future__ import annotations
@@ -149,7 +146,7 @@ class BatchedReceiver:
         self._headers["namelen"] = NAME_BYTES
         self._headers["controllen"] = CONTROL_BYTES
         self._base = self._headers.ctypes.data
-        self._recvmmsg = ctypes.PyDLL(None).recvmmsg
+        self._recvmmsg = ctypes.CDLL(None, use_errno=True).recvmmsg
         self._recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
         self._recvmmsg.restype = ctypes.c_int
         self._used = 0
@@ -286,7 +283,7 @@ class Sender:
         self._headers["iov"] = self._vectors.ctypes.data + rows * np.uint64(_IOVEC.itemsize)
         self._headers["iovlen"] = 1
         self._base = self._headers.ctypes.data
-        self._sendmmsg = ctypes.PyDLL(None).sendmmsg
+        self._sendmmsg = ctypes.CDLL(None, use_errno=True).sendmmsg
         self._sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
         self._sendmmsg.restype = ctypes.c_int
 

@@ -46,7 +46,6 @@ class Table:
         self.recording = np.zeros(capacity, dtype=np.bool_)
         self.journal_call = np.zeros(capacity, dtype=np.uint32)
         self.recording_since_ns = np.zeros(capacity, dtype=np.int64)
-        self.longest_ns = np.zeros(capacity, dtype=np.int64)
         self.told = np.zeros(capacity, dtype=np.bool_)
         self.packets = np.zeros(capacity, dtype=np.int64)
         self.frame = np.zeros(capacity, dtype=np.int32)
@@ -54,7 +53,6 @@ class Table:
         self.playing = np.zeros(capacity, dtype=np.bool_)
         self.due_ns = np.zeros(capacity, dtype=np.int64)
         self.marker = np.zeros(capacity, dtype=np.bool_)
-        self.keepalive_ns = np.zeros(capacity, dtype=np.int64)
         self.sequence = np.zeros(capacity, dtype=np.uint16)
         self.timestamp = np.zeros(capacity, dtype=np.uint32)
         self.sent_ns = np.zeros(capacity, dtype=np.int64)
@@ -77,7 +75,7 @@ class Table:
             self.recording_since_ns,
         ):
             column[row] = 0
-        self.keepalive_ns[row] = self.due_ns[row] = self.sent_ns[row] = self.longest_ns[row] = 0
+        self.due_ns[row] = self.sent_ns[row] = 0
         self.sequence[row], self.timestamp[row], self.ssrc[row] = sequence, timestamp, ssrc
         self.remote_length[row] = 0
         self.accepts[row] = False

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import resource
 import secrets
 import signal
@@ -134,6 +135,9 @@ class Line:
             self._next_tick_ns = time.monotonic_ns() + TICK_NS
             self._loop.call_at(self._next_tick_ns / 1e9, self._tick)
             self._publish_status()
+            # What was made so far stays for ever: the collector, which stops the sound of all calls, need not look at it again.
+            gc.collect()
+            gc.freeze()
             self._start.ready({"sip": self._address(), "port": self._endpoint.port, "epoch": epoch})
             self._logger.info("line takes calls", sip=self._address(), epoch=epoch)
             while not self._stop.is_set():

@@ -21,14 +21,15 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 _PATIENCE_S = 10
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A browser for the whole session; without one the tests are skipped, or fail where peers are required."""
+    """A browser for one file of tests; without one the tests are skipped, or fail where peers are required."""
     if CHROMIUM is None:
         reason = "Chromium is not installed (Debian: apt-get install chromium)"
         if os.environ.get("AFTERTONE_REQUIRE_PEERS") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
+    # Not longer than a module: while Playwright runs, this thread has a running event loop, and other tests want their own.
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--mute-audio"])
         yield browser

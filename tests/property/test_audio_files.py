@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aftertone.audio.codec import Decoder, encode, expected_samples
@@ -45,7 +45,13 @@ def test_flac_returns_samples_rate_and_tags_exactly(samples: Samples, rate_hz: i
     assert read_tags(file) == tags
 
 
+# Turned the WAV's format tag into one that FFmpeg has no codec for.
+UNKNOWN_CODEC = np.array([-15206, 29630, 9431, 31470], np.int16)
+SEVEN_SAMPLES = np.array([22978, 8975, 729, -15088, -12595, -30083, -27838], np.int16)
+
+
 @settings(max_examples=30, deadline=None)
+@example(SEVEN_SAMPLES, UNKNOWN_CODEC)
 @given(audio(), audio())
 def test_any_damage_is_an_error_of_ours_or_another_sound(samples: Samples, damage: Samples) -> None:
     for write in (write_flac, write_wav):

@@ -26,6 +26,7 @@ from aftertone.audio.samples import MAX_RATE_HZ, MIN_RATE_HZ, Samples, check_rat
 from aftertone.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from av.audio.codeccontext import AudioCodecContext
     from av.container import InputContainer
 
 MAX_FILE_BYTES: Final = 256 * 1024 * 1024
@@ -187,7 +188,11 @@ def _read(file: BinaryIO, max_seconds: float) -> tuple[Samples, int]:
     with _open(file) as container:
         if not container.streams.audio:
             raise NotAudioError("the file has no audio in it")
-        rate_hz = container.streams.audio[0].codec_context.sample_rate
+        # None for a codec that FFmpeg does not know, whatever the library's types say: a damaged header is enough.
+        context: AudioCodecContext | None = container.streams.audio[0].codec_context
+        if context is None:
+            raise NotAudioError("the file's audio is of a kind that cannot be read")
+        rate_hz = context.sample_rate
         if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
             raise NotAudioError(f"the file claims a sampling rate of {rate_hz} Hz")
         limit = int(max_seconds * rate_hz)

@@ -77,6 +77,10 @@ def doctor(data: Data = DEFAULT_DATA, config: Config = None, as_json: Json = Fal
     Exit status 0 when all is good, 1 when something needs a hand.
     """
     folder, settings = machine(data, config)
+    if not folder.root.is_dir():
+        raise UsageError(
+            f"there is no machine in {folder.root}; name its folder with --data, or start one: aftertone serve"
+        )
     folder.make()
     running = read_status(folder, "line")
     findings = [

@@ -88,8 +88,8 @@ class Deposit:
         self._durable = False
 
     def answered(self) -> list[Effect]:
-        """The call is confirmed: the caller can hear us."""
-        return [Play(GREETING)]
+        """The call is confirmed: the caller can hear us. Nothing is greeted that is over already."""
+        return [Play(GREETING)] if self.stage is Stage.GREETING else []
 
     def durable(self) -> list[Effect]:
         """The beginning of this recording has reached the disk."""

@@ -18,26 +18,26 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
 from aftertone.config import Settings
 from aftertone.errors import AftertoneError, BusyError, StorageFullError
-from aftertone.journal.record import Begin, End, Event, Kind, Refused
+from aftertone.journal.record import Begin, End, Event, Kind
 from aftertone.media.plane import KeyPressed, LongestReached, MediaEvent, Plane, Played, Silent, ToneHeard
-from aftertone.media.table import Stream
-from aftertone.model import Caller, Codec, EndReason, Envelope, Mailbox, mint_id
+from aftertone.model import Codec, EndReason, Envelope, Mailbox, mint_id
 from aftertone.net.endpoint import SipEndpoint
 from aftertone.roles.clips import Clips
 from aftertone.roles.durability import Durability
+from aftertone.roles.notes import Journal, Notes, readable_text
+from aftertone.roles.terms import key_of_info, stream_of
 from aftertone.sdp import negotiation
 from aftertone.sdp.negotiation import MediaPlan
 from aftertone.sip import events as sip
 from aftertone.sip.flow import Flow
 from aftertone.sip.identity import caller_of, forwarded_from, target_user
 from aftertone.sip.message import Request, serialize
-from aftertone.sip.uri import readable
 from aftertone.voicemail.call import Call
 from aftertone.voicemail.deposit import DURABLE_WITHIN_S, HangUp
 from aftertone.voicemail.directory import Directory
@@ -45,14 +45,6 @@ from aftertone.voicemail.directory import Directory
 END_WITHIN_S: Final = 4.0
 RETRY_AFTER_S: Final = 60
 SDP_TYPE: Final = "application/sdp"
-REFUSALS_A_MINUTE: Final = 60
-"""More refused calls than this in a minute are a flood: they are counted, and no longer journalled one by one."""
-
-
-class Journal(Protocol):
-    """The one thing that is asked of the journal here."""
-
-    def append(self, kind: Kind, payload: bytes, *, arrival_ns: int | None = None, urgent: bool = False) -> int: ...
 
 
 @dataclass(slots=True)
@@ -145,7 +137,7 @@ class Switchboard:
         self._live: dict[sip.DialogId, Live] = {}
         self._rows: dict[int, Live] = {}
         self._next_number = 1
-        self._refusals = (0, 0)
+        self._notes = Notes(journal, entropy, logger)
 
     # -- what others ask
 
@@ -296,7 +288,7 @@ class Switchboard:
             mailbox_reason=ringing.reason,
             forwarded=forwarded_from(request) is not None,
             call_id=ringing.event.dialog_id.call_id,
-            request_uri=_readable(request.uri),
+            request_uri=readable_text(request.uri),
             peer=f"{flow.remote[0]}:{flow.remote[1]}",
         )
 
@@ -356,7 +348,7 @@ class Switchboard:
         if changed and not live.call.ended:
             types = [[p.number, p.name, p.clock_rate_hz] for p in plan.payload_types]
             detail = json.dumps({"codec": plan.codec.value, "payload_types": types})
-            self._append_quietly(Kind.EVENT, Event(live.number, time.monotonic_ns(), "media", detail).pack())
+            self._notes.event(Event(live.number, time.monotonic_ns(), "media", detail))
 
     def _codec(self, live: Live) -> Codec:
         plan = live.media.plan
@@ -431,7 +423,7 @@ class Switchboard:
 
     def _press(self, live: Live, key: str) -> None:
         if not live.call.ended:
-            self._append_quietly(Kind.EVENT, Event(live.number, time.monotonic_ns(), "digit", key).pack())
+            self._notes.event(Event(live.number, time.monotonic_ns(), "digit", key))
         live.call.run(live.call.script.key(key))
 
     # -- what scripts ask
@@ -511,56 +503,4 @@ class Switchboard:
         self.counters[f"refused_{status}"] += 1
         caller = caller_of(event.request)
         self._logger.warning("call refused", status=status, reason=reason, peer=event.flow.remote[0])
-        if self._may_note_refusal():
-            self._note_refusal(status, reason, caller, event.request.uri)
-
-    def _note_refusal(self, status: int, reason: str, caller: Caller, uri: str) -> None:
-        unix_ms = time.time_ns() // 1_000_000
-        refused = Refused(
-            mint_id(unix_ms, self._entropy(10)), unix_ms, status, reason[:200], caller, _readable(uri)[:500]
-        )
-        self._append_quietly(Kind.REFUSED, refused.pack())
-
-    def _may_note_refusal(self) -> bool:
-        minute = int(time.monotonic() // 60)
-        count = self._refusals[1] + 1 if self._refusals[0] == minute else 1
-        self._refusals = (minute, count)
-        return count <= REFUSALS_A_MINUTE
-
-    def _append_quietly(self, kind: Kind, payload: bytes) -> None:
-        """Journal what is good to have: a disk that takes nothing has its alarm already."""
-        try:
-            self._journal.append(kind, payload)
-        except AftertoneError as error:
-            self._logger.warning("a note was not journalled", kind=kind.name, error=str(error))
-
-
-def _readable(text: str) -> str:
-    """A peer writes these bytes, which need not be UTF-8; the catalog's text must be."""
-    return readable(text.encode("utf-8", "surrogateescape"))
-
-
-def stream_of(plan: MediaPlan) -> Stream:
-    """Return what the media plane must know of a plan."""
-    sends = plan.direction in ("sendrecv", "sendonly")
-    return Stream(
-        codec=plan.codec,
-        payload_type=plan.payload_type,
-        accepted=tuple(p.number for p in plan.payload_types),
-        telephone_event=plan.telephone_event,
-        comfort_noise=plan.comfort_noise,
-        remote=plan.remote if sends else None,
-    )
-
-
-def key_of_info(request: Request) -> str | None:
-    """Return the key in an INFO of ``application/dtmf-relay`` (``Signal=5``) or ``application/dtmf`` (``5``), else None."""
-    kind = (request.content_type or "").partition(";")[0].strip().lower()
-    text = request.body[:200].decode("ascii", "replace")
-    if kind == "application/dtmf-relay":
-        fields = (line.partition("=") for line in text.splitlines())
-        text = next((value for name, _, value in fields if name.strip().lower() == "signal"), "")
-    elif kind != "application/dtmf":
-        return None
-    key = text.strip().upper()
-    return {"10": "*", "11": "#"}.get(key, key) if key in {*"0123456789*#ABCD", "10", "11"} else None
+        self._notes.refusal(status, reason, caller, event.request.uri)

@@ -12,8 +12,10 @@ from aftertone.errors import StorageFullError
 from aftertone.journal.record import Kind
 from aftertone.media.plane import KeyPressed, Latched, LongestReached, Played, Silent, ToneHeard
 from aftertone.model import Caller, Codec, EndReason, Mailbox
-from aftertone.roles import switchboard
-from aftertone.roles.switchboard import END_WITHIN_S, REFUSALS_A_MINUTE, key_of_info, stream_of
+from aftertone.roles import notes
+from aftertone.roles.notes import REFUSALS_A_MINUTE
+from aftertone.roles.switchboard import END_WITHIN_S
+from aftertone.roles.terms import key_of_info, stream_of
 from aftertone.sdp import negotiation
 from aftertone.sip import events as sip
 from aftertone.sip.message import Request, parse
@@ -89,7 +91,7 @@ def test_a_refusal_with_bytes_that_are_no_text_is_journalled_as_text() -> None:
 def test_a_flood_of_refusals_is_answered_and_no_longer_journalled(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     clock = SimpleNamespace(monotonic=world.loop.time, monotonic_ns=lambda: int(world.loop.now_s * 1e9), time_ns=int)
-    monkeypatch.setattr(switchboard, "time", clock)
+    monkeypatch.setattr(notes, "time", clock)
     world.loop.now_s = 60_000.0
     world.blocked = StorageFullError("full")
     callers = [world.invite() for _ in range(REFUSALS_A_MINUTE + 20)]

@@ -1,0 +1,69 @@
+"""Notes: what is good to have in the journal, and no reason to fail: keys, changes of the sound, refused calls.
+
+Owns: writing them without ever raising, and the limit on refusals. Refuses to know: begins and ends, which promises rest on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import structlog
+
+from aftertone.errors import AftertoneError
+from aftertone.journal.record import Event, Kind, Refused
+from aftertone.model import Caller, mint_id
+from aftertone.sip.uri import readable
+
+REFUSALS_A_MINUTE: Final = 60
+"""More refused calls than this in a minute are a flood: they are counted, and no longer journalled one by one."""
+MAX_REASON: Final = 200
+MAX_URI: Final = 500
+
+
+class Journal(Protocol):
+    """The one thing that is asked of the journal by those who take calls."""
+
+    def append(self, kind: Kind, payload: bytes, *, arrival_ns: int | None = None, urgent: bool = False) -> int: ...
+
+
+class Notes:
+    """Writes notes for one line. A disk that takes nothing has its alarm already, so a lost note is only logged."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        entropy: Callable[[int], bytes],
+        logger: structlog.typing.FilteringBoundLogger,
+    ) -> None:
+        self._journal, self._entropy, self._logger = journal, entropy, logger
+        self._minute = 0
+        self._refusals = 0
+
+    def event(self, event: Event) -> None:
+        """Note that something happened in a call."""
+        self._append(Kind.EVENT, event.pack())
+
+    def refusal(self, status: int, reason: str, caller: Caller, request_uri: str) -> None:
+        """Note a refused call for the owner, up to ``REFUSALS_A_MINUTE``."""
+        minute = int(time.monotonic() // 60)
+        self._refusals = self._refusals + 1 if minute == self._minute else 1
+        self._minute = minute
+        if self._refusals > REFUSALS_A_MINUTE:
+            return
+        unix_ms = time.time_ns() // 1_000_000
+        message_id = mint_id(unix_ms, self._entropy(10))
+        uri = readable_text(request_uri)[:MAX_URI]
+        self._append(Kind.REFUSED, Refused(message_id, unix_ms, status, reason[:MAX_REASON], caller, uri).pack())
+
+    def _append(self, kind: Kind, payload: bytes) -> None:
+        try:
+            self._journal.append(kind, payload)
+        except AftertoneError as error:
+            self._logger.warning("a note was not journalled", kind=kind.name, error=str(error))
+
+
+def readable_text(text: str) -> str:
+    """A peer writes these bytes, which need not be UTF-8; the catalog's text must be."""
+    return readable(text.encode("utf-8", "surrogateescape"))

@@ -1,0 +1,36 @@
+"""Terms: what signalling agreed, in the words of the media plane.
+
+Owns: two translations, a media plan into a stream and an INFO into a key. Refuses to know: calls.
+"""
+
+from __future__ import annotations
+
+from aftertone.media.table import Stream
+from aftertone.sdp.negotiation import MediaPlan
+from aftertone.sip.message import Request
+
+
+def stream_of(plan: MediaPlan) -> Stream:
+    """Return what the media plane must know of a plan."""
+    sends = plan.direction in ("sendrecv", "sendonly")
+    return Stream(
+        codec=plan.codec,
+        payload_type=plan.payload_type,
+        accepted=tuple(p.number for p in plan.payload_types),
+        telephone_event=plan.telephone_event,
+        comfort_noise=plan.comfort_noise,
+        remote=plan.remote if sends else None,
+    )
+
+
+def key_of_info(request: Request) -> str | None:
+    """Return the key in an INFO of ``application/dtmf-relay`` (``Signal=5``) or ``application/dtmf`` (``5``), else None."""
+    kind = (request.content_type or "").partition(";")[0].strip().lower()
+    text = request.body[:200].decode("ascii", "replace")
+    if kind == "application/dtmf-relay":
+        fields = (line.partition("=") for line in text.splitlines())
+        text = next((value for name, _, value in fields if name.strip().lower() == "signal"), "")
+    elif kind != "application/dtmf":
+        return None
+    key = text.strip().upper()
+    return {"10": "*", "11": "#"}.get(key, key) if key in {*"0123456789*#ABCD", "10", "11"} else None

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from aftertone.model import EndReason, Kind, State
@@ -203,22 +202,23 @@ def test_nothing_is_cut_off_at_any_width(desk: Desk, visit: Any) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-@pytest.mark.skipif(os.environ.get("AFTERTONE_PICTURES") != "1", reason="pictures are made when AFTERTONE_PICTURES=1")
-def test_pictures(desk: Desk, visit: Any) -> None:
+def test_pictures(desk: Desk, visit: Any, tmp_path: Path) -> None:
+    """The pages in both themes and widths; with AFTERTONE_PICTURES=1 the pictures are those of the documents."""
+    pictures = PICTURES if os.environ.get("AFTERTONE_PICTURES") == "1" else tmp_path
     world = desk.world
     world.now_ms = time.time_ns() // 1_000_000
     sizes = {"phone": (390, 844), "desktop": (1180, 820)}
-    PICTURES.mkdir(parents=True, exist_ok=True)
+    pictures.mkdir(parents=True, exist_ok=True)
     first = visit()
     first.goto(desk.url)
-    first.screenshot(path=PICTURES / "desk-welcome-desktop-light.png")
+    first.screenshot(path=pictures / "desk-welcome-desktop-light.png")
     sign_in(first, desk)
     state = first.context.storage_state()
     for size, (width, height) in sizes.items():
         page = visit(width=width, height=height, storage_state=state)
         page.goto(desk.url)
         expect(page.locator("#live .word")).to_have_text("Live")
-        page.screenshot(path=PICTURES / f"desk-empty-{size}-light.png")
+        page.screenshot(path=pictures / f"desk-empty-{size}-light.png")
     _fill(desk)
     for size, (width, height) in sizes.items():
         for theme in ("light", "dark"):
@@ -229,7 +229,7 @@ def test_pictures(desk: Desk, visit: Any) -> None:
             row(page, "Grandmother").get_by_role("slider").fill("17000")
             row(page, "Grandmother").get_by_role("button", name="Pause").click()
             page.mouse.move(0, 0)
-            page.screenshot(path=PICTURES / f"desk-{size}-{theme}.png")
+            page.screenshot(path=pictures / f"desk-{size}-{theme}.png")
     world.line = None
     page = visit(width=390, height=844, dark=True, storage_state=state)
     page.goto(desk.url)
@@ -238,7 +238,8 @@ def test_pictures(desk: Desk, visit: Any) -> None:
     expect(page.get_by_role("button", name="Undo")).to_be_visible()
     page.mouse.move(0, 0)
     page.evaluate("window.scrollTo(0, 0)")
-    page.screenshot(path=PICTURES / "desk-alarm-phone-dark.png")
+    page.screenshot(path=pictures / "desk-alarm-phone-dark.png")
+    assert len(list(pictures.glob("desk-*.png"))) == 8
 
 
 def _fill(desk: Desk) -> None:

@@ -3,7 +3,7 @@
 Owns: putting SIP, the media plane, the journal and the directory together, and their clockwork. Refuses to know: the
 catalog, the desk, delivery; it imports none of them and goes on when all of them are dead.
 
-Theory of operation: one event loop, one tick of 20 ms, one writer thread. Once a second the line looks at its disk and at
+Theory of operation: one event loop, one tick of 20 ms while there are calls, one writer thread. Once a second the line looks at its disk and at
 the directory, and publishes its status. Stopping ends every call politely within ``STOP_WITHIN_S``.
 """
 
@@ -116,6 +116,7 @@ class Line:
         self._late_ticks = 0
         self._journal_was_ok = True
         self._next_tick_ns = 0
+        self._ticking = False
 
     async def run(self) -> None:
         """Take calls until SIGTERM. Raises ConfigError for a port in use, StorageError when the journal cannot be opened."""
@@ -132,8 +133,6 @@ class Line:
             except EnvironmentFault as error:
                 raise ConfigError(str(error)) from None
             self._loop.add_signal_handler(signal.SIGTERM, self._stop.set)
-            self._next_tick_ns = time.monotonic_ns() + TICK_NS
-            self._loop.call_at(self._next_tick_ns / 1e9, self._tick)
             self._publish_status()
             # What was made so far stays for ever: the collector, which stops the sound of all calls, need not look at it again.
             gc.collect()
@@ -179,13 +178,19 @@ class Line:
         if oldest_ns is not None:
             self._oldest_audio_ms = max(self._oldest_audio_ms, (now_ns - oldest_ns) / 1e6)
         self._next_tick_ns += TICK_NS
-        self._loop.call_at(self._next_tick_ns / 1e9, self._tick)
+        self._ticking = self.plane.live > 0
+        if self._ticking:
+            self._loop.call_at(self._next_tick_ns / 1e9, self._tick)
 
     def _on_sip(self, event: Event) -> None:
         try:
             self._board.on_sip(event)
         except Exception:
             self._logger.exception("a SIP event could not be handled", sip_event=type(event).__name__)
+        if self.plane.live and not self._ticking:
+            self._ticking = True
+            self._next_tick_ns = time.monotonic_ns() + TICK_NS
+            self._loop.call_at(self._next_tick_ns / 1e9, self._tick)
 
     def _advertise(self, _peer: Address) -> Address | None:
         public = self._settings.sip.public_address

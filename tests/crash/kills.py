@@ -208,7 +208,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     arguments = parser.parse_args()
     began_s = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="aftertone-kills-") as folder:
+    with tempfile.TemporaryDirectory(prefix="aftertone-kills-", ignore_cleanup_errors=True) as folder:
         tally = asyncio.run(play(arguments.kills, arguments.seed, Path(folder) / "var", show=True))
     print(f"\n\nseed {arguments.seed}, {time.monotonic() - began_s:.0f} s")
     for target, count in sorted(tally.kills.items()):

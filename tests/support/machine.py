@@ -6,6 +6,7 @@ line, the HTTP API and signals, as anybody outside can.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,7 +16,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -152,21 +152,26 @@ class Machine:
         return int(json.loads((self.data / "run" / f"{role}.json").read_text())["pid"])
 
     def kill_role(self, role: str) -> None:
-        """kill -9 one role."""
-        os.kill(self.role_pid(role), signal.SIGKILL)
+        """kill -9 one role, waiting for it first when it is just being started again."""
+
+        def killed() -> bool:
+            try:
+                os.kill(self.role_pid(role), signal.SIGKILL)
+            except ProcessLookupError:
+                return False
+            return True
+
+        wait_until(killed, f"the role {role} to live")
 
     def kill(self) -> None:
         """kill -9 everything at once, as a power cut would (but for the page cache)."""
         assert self.process is not None
-        pids = [self.process.pid]
-        for role in ("line", "delivery", "desk", "scribe"):
-            if (self.data / "run" / f"{role}.json").exists():
-                pids.append(self.role_pid(role))  # noqa: PERF401
-        for pid in pids:
-            try:
+        supervisor = self.process.pid
+        children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+        # The supervisor first: it must not start anything again, nor ask anybody to end politely.
+        for pid in (supervisor, *map(int, children)):
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
         self.process.wait(10)
         self.process = None
 
@@ -237,7 +242,7 @@ class Machine:
         return found.group()
 
 
-@contextmanager
+@contextlib.contextmanager
 def machine(data: Path, **settings: str) -> Iterator[Machine]:
     """A started machine that is gone afterwards. ``settings``: environment names without the prefix."""
     made = Machine(data, {f"AFTERTONE_{name}": value for name, value in settings.items()})

@@ -120,15 +120,16 @@ def test_a_broken_greeting_is_replaced_by_the_default_and_told(tmp_path: Path) -
         assert any("greeting" in alarm["text"] for alarm in alarms), alarms
 
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 60 MB."""
+    """A disk of 60 MB; where this user may not mount one, the test is skipped."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "none", str(folder)], check=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=60m", "none", str(folder)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"mounting a small disk takes root: {mounted.stderr.strip()}")
     try:
         yield folder
     finally:
@@ -146,7 +147,6 @@ def fill(folder: Path, leave_bytes: int) -> Path:
     return path
 
 
-@needs_root
 def test_a_disk_without_room_refuses_new_calls_and_says_so(small_disk: Path) -> None:
     with machine(small_disk / "var", STORAGE__LOW_WATER_MB="20") as made:
         ballast = fill(small_disk, 10_000_000)
@@ -163,7 +163,6 @@ def test_a_disk_without_room_refuses_new_calls_and_says_so(small_disk: Path) -> 
         row_of(made, "later")
 
 
-@needs_root
 def test_a_disk_that_fills_up_during_calls_keeps_what_was_said_and_apologises(small_disk: Path) -> None:
     """Journal files of 1 MB, twenty callers, no room for the next file: an apology, a goodbye, and nothing lost."""
     calls = 20

@@ -2,9 +2,10 @@
 
 Owns: the small contract between the supervisor and a role. Refuses to know: what a role does.
 
-Theory of operation: a role is started as ``python -m aftertone.roles.<role> --data D [--config C] [--ready-fd N]``. When it
-does its work it writes one JSON line to the descriptor. It stops on SIGTERM. It exits with ``EXIT_USAGE`` when a person
-must change something first (a port in use, an unknown setting): starting it again would not help.
+Theory of operation: a role is started as ``python -m aftertone.roles.<role> --data D [--config C] [--ready-fd N]
+[--supervisor PID]``. When it does its work it writes one JSON line to the descriptor. It stops on SIGTERM, and when its
+supervisor is gone. It exits with ``EXIT_USAGE`` when a person must change something first (a port in use, an unknown
+setting): starting it again would not help.
 """
 
 from __future__ import annotations
@@ -57,8 +58,9 @@ def run_role(role: str, main: Callable[[Start], None]) -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--config", type=Path)
     parser.add_argument("--ready-fd", type=int)
+    parser.add_argument("--supervisor", type=int)
     arguments = parser.parse_args()
-    _die_with_the_supervisor()
+    _die_with_the_supervisor(arguments.supervisor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         settings = load(arguments.config)
@@ -73,11 +75,14 @@ def run_role(role: str, main: Callable[[Start], None]) -> None:
         sys.exit(1)
 
 
-def _die_with_the_supervisor() -> None:
-    """Ask the kernel for a SIGTERM when the supervisor is gone, however it went, so that no role is left alone."""
-    if sys.platform != "linux":
+def _die_with_the_supervisor(supervisor: int | None) -> None:
+    """Ask the kernel for a SIGTERM when the supervisor is gone, however it went, so that no role is left alone.
+
+    ``supervisor`` is its process id, None when a person started this role alone. A supervisor that died while we were still
+    being loaded is no longer our parent, and the kernel would never tell.
+    """
+    if supervisor is None or sys.platform != "linux":
         return
-    supervisor = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != supervisor:
         sys.exit(0)

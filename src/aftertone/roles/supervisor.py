@@ -89,7 +89,7 @@ class Supervisor:
     async def _live(self, role: str) -> int:
         """Run one life of a role and return its exit status."""
         reading, writing = os.pipe()
-        arguments = ["--data", str(self._data), "--ready-fd", str(writing)]
+        arguments = ["--data", str(self._data), "--ready-fd", str(writing), "--supervisor", str(os.getpid())]
         if self._config is not None:
             arguments += ["--config", str(self._config)]
         try:

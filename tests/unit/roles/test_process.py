@@ -42,7 +42,7 @@ def test_ready_when_nobody_asked_or_nobody_listens_any_more(tmp_path: Path) -> N
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Run a role's main in this process, but for what would change this process; returns its exit status."""
-    monkeypatch.setattr(process, "_die_with_the_supervisor", lambda: None)
+    monkeypatch.setattr(process, "_die_with_the_supervisor", lambda _: None)
     monkeypatch.setattr("aftertone.roles.process.signal.signal", lambda *_: None)
     monkeypatch.setattr(process, "set_up", lambda *_: structlog.get_logger())
 
@@ -94,15 +94,16 @@ import os, signal, sys
 from aftertone.roles.process import run_role
 def main(start):
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    os.write(int(sys.argv[-1]), b"!")
+    os.write(int(sys.argv[sys.argv.index("--ready-fd") + 1]), b"!")
     while True:
         signal.pause()
 run_role("desk", main)
 """
 PARENT = """
-import subprocess, sys, signal
+import os, subprocess, sys, signal
 data, descriptor, code = sys.argv[1:]
-subprocess.Popen([sys.executable, "-c", code, "--data", data, "--ready-fd", descriptor], pass_fds=[int(descriptor)])
+arguments = ["--data", data, "--ready-fd", descriptor, "--supervisor", str(os.getpid())]
+subprocess.Popen([sys.executable, "-c", code, *arguments], pass_fds=[int(descriptor)])
 signal.pause()
 """
 
@@ -120,5 +121,18 @@ def test_a_role_dies_with_its_supervisor(tmp_path: Path) -> None:
         parent.wait()
     # The role alone holds the other end now: the end of the file is the end of the role.
     assert select.select([reading], [], [], 10)[0]
+    assert os.read(reading, 1) == b""
+    os.close(reading)
+
+
+def test_a_role_whose_supervisor_died_while_it_was_loaded_does_not_begin(tmp_path: Path) -> None:
+    """The kernel tells of a parent's death only those who asked before: here it is over before anybody could ask."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    reading, writing = os.pipe()
+    arguments = ["--data", str(tmp_path / "var"), "--ready-fd", str(writing), "--supervisor", str(gone.pid)]
+    role = subprocess.Popen([sys.executable, "-c", ROLE, *arguments], pass_fds=[writing])
+    os.close(writing)
+    assert role.wait(10) == 0
     assert os.read(reading, 1) == b""
     os.close(reading)

@@ -319,7 +319,6 @@ class Plane:
             length=(end - start).astype(np.uint16),
             payloads=payloads,
         )
-        np.add.at(self.table.packets, owner[rows], 1)
         self._journal(pack_batch(batch), int(arrived[rows].min()))
 
     def _judge(self, now_ns: int, events: list[MediaEvent]) -> None:

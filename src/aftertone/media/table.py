@@ -47,7 +47,6 @@ class Table:
         self.journal_call = np.zeros(capacity, dtype=np.uint32)
         self.recording_since_ns = np.zeros(capacity, dtype=np.int64)
         self.told = np.zeros(capacity, dtype=np.bool_)
-        self.packets = np.zeros(capacity, dtype=np.int64)
         self.frame = np.zeros(capacity, dtype=np.int32)
         self.frames = np.zeros(capacity, dtype=np.int32)
         self.playing = np.zeros(capacity, dtype=np.bool_)
@@ -70,7 +69,6 @@ class Table:
             self.recording,
             self.playing,
             self.told,
-            self.packets,
             self.journal_call,
             self.recording_since_ns,
         ):

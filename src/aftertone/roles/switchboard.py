@@ -7,7 +7,8 @@ Theory of operation: everything happens on the event loop's thread. A call is a 
 ``Live`` afterwards; a ``Live`` is the ports of its deposit script: each effect of the script is a few lines here. The two
 promises are kept by order: the begin record is appended with the 200 and the script waits for it before the beep; the end
 record is appended after the last packet was taken from the socket, and BYE is said or answered when it is durable. Should
-the disk not answer for ``END_WITHIN_S``, the caller is let go and the log says so: waiting longer would save nothing.
+the disk not answer for ``END_WITHIN_S``, the caller is let go with a 500, never with a 200, and the log says so: waiting longer
+would save nothing.
 """
 
 from __future__ import annotations
@@ -87,6 +88,8 @@ class Live:
     clip: str = ""
     """What was played last."""
     waiting: asyncio.TimerHandle | None = None
+    kept: bool = False
+    """The end is durable: only then may a BYE be answered with 200."""
 
     def __post_init__(self) -> None:
         self.call = Call(self)
@@ -462,6 +465,7 @@ class Switchboard:
 
     def _end_is_durable(self, live: Live, timer: asyncio.TimerHandle) -> None:
         timer.cancel()
+        live.kept = True
         self._let_go(live)
 
     def _give_up_waiting(self, live: Live) -> None:
@@ -472,9 +476,9 @@ class Switchboard:
         live.call.end_became_durable()
 
     def confirm_hang_up(self, live: Live) -> None:
-        """Answer the caller's BYE and forget the call."""
+        """Answer the caller's BYE and forget the call. 200 says that the end is durable; without that the answer is 500."""
         if live.bye is not None:
-            self.endpoint.respond(live.bye, 200)
+            self.endpoint.respond(live.bye, 200 if live.kept else 500)
             self._release(live.dialog)
 
     def _release(self, dialog: sip.DialogId) -> None:

@@ -17,13 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
+from aftertone.files import OsFiles, machine_boot_id
 from aftertone.journal import (
     JournalReader,
     JournalWriter,
     Kind,
-    OsFiles,
     PacketBatch,
-    machine_boot_id,
     pack_batch,
     unpack_batch,
 )

@@ -36,7 +36,8 @@ import numpy as np
 import numpy.typing as npt
 
 from aftertone.audio.flac import write_flac
-from aftertone.journal import Begin, JournalReader, Kind, OsFiles, unpack_batch
+from aftertone.files import OsFiles
+from aftertone.journal import Begin, JournalReader, Kind, unpack_batch
 from aftertone.model import Mailbox
 from aftertone.roles.folder import Folder, read_status
 from aftertone.roles.storage import find_mount

@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from aftertone.errors import StateError, StorageError
+from aftertone.files import write_all
 from aftertone.journal.committer import Committer, JournalFull
 from aftertone.journal.output import SegmentOutput
 from aftertone.journal.reader import JournalReader
@@ -380,7 +381,10 @@ def test_mutant_that_syncs_again_after_an_error_is_caught(monkeypatch: pytest.Mo
 
 
 def test_mutant_that_writes_into_acknowledged_blocks_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SegmentOutput, "write", lambda self, buffers: self._write_all(buffers))
+    def unpadded(self: SegmentOutput, buffers: Sequence[bytes]) -> None:
+        self.size_bytes += write_all(self._files, self._handle, buffers)
+
+    monkeypatch.setattr(SegmentOutput, "write", unpadded)
     assert _falls_through(MemoryFiles, Fault.EIO)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from aftertone.audio.samples import Samples
 from aftertone.delivery.deliver import Deliverer
 from aftertone.delivery.verify import Books, verify
-from aftertone.journal import JournalReader, OsFiles
+from aftertone.files import OsFiles
+from aftertone.journal import JournalReader
 from aftertone.store.blobs import DirectoryBlobs
 from aftertone.store.catalog import Catalog
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aftertone.journal.files import IOV_MAX, Buffer, LockHeldError
+from aftertone.files import IOV_MAX, Buffer, LockHeldError
 
 SECTOR_BYTES = 512
 BLOCK_BYTES = 4096

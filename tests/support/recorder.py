@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
-from aftertone.journal import Begin, End, Event, Kind, OsFiles, PacketBatch, Refused, pack_batch
+from aftertone.files import OsFiles
+from aftertone.journal import Begin, End, Event, Kind, PacketBatch, Refused, pack_batch
 from aftertone.journal.committer import Committer
 from aftertone.model import Caller, EndReason, Envelope
 from tests.support.recordings import Row, a_batch

@@ -18,7 +18,7 @@ import typer
 from aftertone.cli.options import DEFAULT_DATA, Config, Data, Json, machine
 from aftertone.config import Settings
 from aftertone.errors import AftertoneError, UsageError
-from aftertone.journal.files import OsFiles
+from aftertone.files import OsFiles
 from aftertone.journal.reader import JournalReader
 from aftertone.roles import storage
 from aftertone.roles.folder import Folder, read_status

@@ -11,7 +11,6 @@ from __future__ import annotations
 from aftertone.journal.batch import BATCH_BYTES, ROW_BYTES, PacketBatch, join_batches, pack_batch, unpack_batch
 from aftertone.journal.committer import JournalFull
 from aftertone.journal.entry import Entry, unpack
-from aftertone.journal.files import Files, OsFiles, machine_boot_id
 from aftertone.journal.reader import Damage, JournalReader
 from aftertone.journal.record import MAX_PAYLOAD_BYTES, Begin, End, Event, Kind, Record, Refused
 from aftertone.journal.segment import SegmentName
@@ -28,12 +27,10 @@ __all__ = [
     "End",
     "Entry",
     "Event",
-    "Files",
     "JournalFull",
     "JournalReader",
     "JournalWriter",
     "Kind",
-    "OsFiles",
     "PacketBatch",
     "Record",
     "Refused",
@@ -41,7 +38,6 @@ __all__ = [
     "WriterState",
     "WriterStats",
     "join_batches",
-    "machine_boot_id",
     "pack_batch",
     "unpack",
     "unpack_batch",

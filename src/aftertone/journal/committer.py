@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from aftertone.errors import BusyError, StateError, StorageError
-from aftertone.journal.files import Files, LockHeldError
+from aftertone.files import Files, LockHeldError
 from aftertone.journal.output import SegmentOutput
 from aftertone.journal.record import HEADER_BYTES, MAX_PAYLOAD_BYTES, Kind, pack_header
 from aftertone.journal.segment import BLOCK_BYTES, BOOT_ID_BYTES, DATA_OFFSET, LAST_NUMBER, SegmentHeader, SegmentName

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Final
 
 from aftertone.errors import StateError, StorageError
+from aftertone.files import Files
 from aftertone.journal.committer import LOCK_NAME
-from aftertone.journal.files import Files
 from aftertone.journal.record import Record
 from aftertone.journal.scan import Found, SegmentScanner, Skipped, Unreadable
 from aftertone.journal.segment import FORMAT_VERSION, SegmentHeader, SegmentName

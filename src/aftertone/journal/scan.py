@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from aftertone.errors import StateError
-from aftertone.journal.files import Files
+from aftertone.files import Files
 from aftertone.journal.record import HEADER_BYTES, MAGIC, Record, RecordHeader, parse_header, parse_record
 from aftertone.journal.segment import (
     BLOCK_BYTES,

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aftertone.errors import StateError
+from aftertone.files import Files
 from aftertone.journal.committer import COMMIT_INTERVAL_MS, QUEUE_BYTES, SEGMENT_BYTES, Committer
-from aftertone.journal.files import Files
 from aftertone.journal.record import Kind
 from aftertone.journal.stats import WriterStats
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from aftertone.delivery.deliver import Deliverer
 from aftertone.errors import AftertoneError
-from aftertone.journal.files import OsFiles
+from aftertone.files import OsFiles
 from aftertone.journal.reader import JournalReader
 from aftertone.roles.folder import write_status
 from aftertone.roles.process import Start, run_role

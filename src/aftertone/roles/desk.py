@@ -24,6 +24,7 @@ import uvicorn
 from aftertone import __version__
 from aftertone.config import Settings
 from aftertone.errors import AftertoneError, ConfigError, StorageError
+from aftertone.files import OS_FILES, Files
 from aftertone.model import Mailbox
 from aftertone.roles.folder import Folder, digest, read_status, write_status
 from aftertone.roles.process import Start, run_role
@@ -37,15 +38,15 @@ from aftertone.web.services import DeskServices
 LOGIN_LINK_S: Final = 24 * 3600
 
 
-def open_desk(folder: Folder, settings: Settings, token: str) -> tuple[Catalog, DeskServices]:
+def open_desk(folder: Folder, settings: Settings, token: str, files: Files = OS_FILES) -> tuple[Catalog, DeskServices]:
     """Open catalog and blobs, make what a first start needs, publish the directory. Raises StorageError."""
-    catalog = Catalog.open(folder.catalog)
+    catalog = Catalog.open(folder.catalog, files=files)
     try:
-        blobs = DirectoryBlobs(folder.blobs)
+        blobs = DirectoryBlobs(folder.blobs, files)
         names = {row.name.casefold() for row in catalog.mailboxes()}
         if settings.calls.default_mailbox.casefold() not in names:
             catalog.add_mailbox(settings.calls.default_mailbox)
-        publish = make_publisher(folder, settings, catalog, blobs)
+        publish = make_publisher(folder, settings, catalog, blobs, files)
         publish()
         services = DeskServices(
             catalog=catalog,
@@ -84,7 +85,9 @@ def import_greeting(content: bytes, longest_s: float) -> bytes:
     return file.getvalue()
 
 
-def make_publisher(folder: Folder, settings: Settings, catalog: Catalog, blobs: DirectoryBlobs) -> Callable[[], None]:
+def make_publisher(
+    folder: Folder, settings: Settings, catalog: Catalog, blobs: DirectoryBlobs, files: Files = OS_FILES
+) -> Callable[[], None]:
     """Return the function that makes the line's snapshot say what the catalog says. It raises StorageError."""
 
     def publish() -> None:
@@ -106,7 +109,7 @@ def make_publisher(folder: Folder, settings: Settings, catalog: Catalog, blobs: 
             return
         greetings = {named[row.name]: blobs.get(row.greeting_blob) for row in rows if row.greeting_blob}
         directories.publish(
-            folder.directory, Directory(version + 1, wanted.default_mailbox, wanted.mailboxes), greetings
+            folder.directory, Directory(version + 1, wanted.default_mailbox, wanted.mailboxes), greetings, files
         )
 
     return publish

@@ -27,7 +27,7 @@ from aftertone.errors import (
     StorageError,
     StorageFullError,
 )
-from aftertone.journal.files import OsFiles, machine_boot_id
+from aftertone.files import OsFiles, machine_boot_id
 from aftertone.journal.record import Kind
 from aftertone.journal.stats import SYNC_BOUNDS_S, WriterState
 from aftertone.journal.writer import JournalWriter

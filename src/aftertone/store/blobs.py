@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from aftertone.errors import NotFoundError, UsageError
-from aftertone.store.disk import make_directory, sync_directory
+from aftertone.files import OS_FILES, Files, make_directories, sync, write_all
 from aftertone.store.faults import storage_faults
 
 LONGEST_KEY: Final = 200
@@ -52,12 +52,13 @@ class DirectoryBlobs:
     StorageError.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, files: Files = OS_FILES) -> None:
         self.root = root
+        self._files = files
         self._synced_directories: set[Path] = set()
         self._numbers = itertools.count()
         with storage_faults("making the blob folder", root):
-            make_directory(root)
+            make_directories(files, root)
 
     def put(self, key: str, data: bytes | BinaryIO) -> BlobFacts:
         """Store ``data`` under ``key``, replacing what was there as one step; durable on return."""
@@ -65,21 +66,23 @@ class DirectoryBlobs:
         with storage_faults("storing a recording", path):
             self._make_parents(path.parent)
             source = io.BytesIO(data) if isinstance(data, bytes) else data
-            descriptor, temporary = self._create_temporary(path.parent)
+            handle, temporary = self._create_temporary(path.parent)
             try:
-                with os.fdopen(descriptor, "wb") as file:
-                    facts = _copy(key, source, file)
-                    if self._holds(path, facts):
-                        temporary.unlink()
-                    else:
-                        file.flush()
-                        os.fsync(file.fileno())
-                        temporary.rename(path)
+                try:
+                    facts = self._copy(key, source, handle)
+                    kept = self._holds(path, facts)
+                    if not kept:
+                        sync(self._files, handle)
+                        self._files.rename(temporary, path)
+                finally:
+                    self._files.close(handle)
+                if kept:
+                    self._files.unlink(temporary)
             except BaseException:
                 with suppress(OSError):
-                    temporary.unlink()
+                    self._files.unlink(temporary)
                 raise
-            sync_directory(path.parent)
+            self._files.sync_directory(path.parent)
         return facts
 
     def get(self, key: str) -> bytes:
@@ -118,8 +121,8 @@ class DirectoryBlobs:
         path = self._path(key)
         try:
             with storage_faults("removing a recording", path):
-                path.unlink()
-                sync_directory(path.parent)
+                self._files.unlink(path)
+                self._files.sync_directory(path.parent)
         except NotFoundError:
             return False
         return True
@@ -144,7 +147,7 @@ class DirectoryBlobs:
             for folder, _, names in os.walk(self.root, onerror=_raise):
                 for name in names:
                     if name.startswith(_TEMPORARY):
-                        removed += _remove_unlocked(Path(folder, name))
+                        removed += self._remove_unlocked(Path(folder, name))
         return removed
 
     def _path(self, key: str) -> Path:
@@ -153,29 +156,51 @@ class DirectoryBlobs:
         return self.root / key
 
     def _make_parents(self, folder: Path) -> None:
-        """Make the shard folder; its whole chain is synced on its first use by this process, see ``make_directory``."""
+        """Make the shard folder; its whole chain is synced on its first use by this process, see `make_directories`."""
         if folder in self._synced_directories:
             return
         for part in (*reversed(folder.relative_to(self.root).parents), folder.relative_to(self.root)):
-            make_directory(self.root / part)
+            make_directories(self._files, self.root / part)
         self._synced_directories.add(folder)
 
     def _create_temporary(self, folder: Path) -> tuple[int, Path]:
         while True:
             path = folder / f"{_TEMPORARY}{os.getpid()}-{next(self._numbers)}"
             try:
-                descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+                handle = self._files.open_new(path)
             except FileExistsError:
                 continue  # left by a dead process that had our number
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                fcntl.flock(handle, fcntl.LOCK_EX)
                 # A cleaner may have come between the two calls; once locked with a name, it is ours.
-                if os.fstat(descriptor).st_nlink == 1:
-                    return descriptor, path
+                if os.fstat(handle).st_nlink == 1:
+                    return handle, path
             except BaseException:
-                os.close(descriptor)
+                self._files.close(handle)
                 raise
+            self._files.close(handle)
+
+    def _copy(self, key: str, source: BinaryIO, handle: int) -> BlobFacts:
+        digest, size = hashlib.sha256(), 0
+        while chunk := source.read(_CHUNK_BYTES):
+            size += write_all(self._files, handle, [chunk])
+            digest.update(chunk)
+        return BlobFacts(key, digest.hexdigest(), size)
+
+    def _remove_unlocked(self, path: Path) -> int:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return 0
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                self._files.unlink(path)
+        except BlockingIOError:
+            return 0
+        finally:
             os.close(descriptor)
+        return 1
 
     @staticmethod
     def _holds(path: Path, facts: BlobFacts) -> bool:
@@ -193,30 +218,6 @@ def message_key(message_id: object, suffix: str = "flac") -> str:
     """Return the key of a message's audio; the shard is the end of the id, which is random, never the clock."""
     text = str(message_id)
     return f"messages/{text[-2:]}/{text}.{suffix}"
-
-
-def _copy(key: str, source: BinaryIO, target: BinaryIO) -> BlobFacts:
-    digest, size = hashlib.sha256(), 0
-    while chunk := source.read(_CHUNK_BYTES):
-        target.write(chunk)
-        digest.update(chunk)
-        size += len(chunk)
-    return BlobFacts(key, digest.hexdigest(), size)
-
-
-def _remove_unlocked(path: Path) -> int:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return 0
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
-    except BlockingIOError:
-        return 0
-    finally:
-        os.close(descriptor)
-    return 1
 
 
 def _raise(fault: OSError) -> None:

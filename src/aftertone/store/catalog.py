@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, Self
 from uuid import UUID
 
+from aftertone.files import OS_FILES, Files
 from aftertone.model import Action, Caller, Kind, Message, State
 from aftertone.store import changes, login, mailboxes, messages
 from aftertone.store.engine import Database
@@ -38,7 +39,7 @@ class Catalog:
         self._unix_ms = unix_ms
 
     @classmethod
-    def open(cls, path: Path, *, unix_ms: Callable[[], int] = _unix_ms) -> Self:
+    def open(cls, path: Path, *, unix_ms: Callable[[], int] = _unix_ms, files: Files = OS_FILES) -> Self:
         """Open the catalog at ``path``, making or upgrading it when needed, durably.
 
         ``unix_ms`` is the wall clock, milliseconds, for the times of changes. Raises NewerSchemaError when a newer
@@ -46,7 +47,7 @@ class Catalog:
         """
         database = Database(path)
         try:
-            ensure_current(database)
+            ensure_current(database, files=files)
         except BaseException:
             database.close()
             raise

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from aftertone.errors import DamagedError
-from aftertone.store.disk import make_directory, sync_directory
+from aftertone.files import OS_FILES, Files, make_directories
 from aftertone.store.engine import BUSY_TIMEOUT_MS, Database
 from aftertone.store.faults import NewerSchemaError, catalog_faults
 from aftertone.store.schema import SCHEMA_VERSIONS
@@ -28,7 +28,11 @@ MIGRATIONS: Final = Path(__file__).with_name("migrations")
 
 
 def ensure_current(
-    database: Database, *, versions: Sequence[str] = SCHEMA_VERSIONS, migrations: Path = MIGRATIONS
+    database: Database,
+    *,
+    files: Files = OS_FILES,
+    versions: Sequence[str] = SCHEMA_VERSIONS,
+    migrations: Path = MIGRATIONS,
 ) -> bool:
     """Make ``database`` hold the schema ``versions[-1]``; return True when something was done. Durable on return.
 
@@ -39,15 +43,15 @@ def ensure_current(
     with catalog_faults(path):
         if stored_version(path, versions) == versions[-1]:
             return False
-        make_directory(path.parent)
+        make_directories(files, path.parent)
         with _upgrade_lock(path):
             if stored_version(path, versions) == versions[-1]:
                 return False
             if not path.exists():
                 # Owner only, which the log files of SQLite inherit.
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+                files.close(files.open_new(path))
             _migrate(database, migrations, versions[-1])
-            sync_directory(path.parent)
+            files.sync_directory(path.parent)
     return True
 
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from aftertone.errors import DamagedError, StorageError
+from aftertone.files import OS_FILES, Files, make_directories, write_whole
 from aftertone.model import Mailbox
 
 FILE: Final = "directory.json"
@@ -87,52 +87,30 @@ def read(folder: Path) -> Directory:
         raise StorageError(f"cannot read {folder / FILE}: {error}") from None
 
 
-def publish(folder: Path, directory: Directory, greetings: Mapping[str, bytes]) -> None:
+def publish(folder: Path, directory: Directory, greetings: Mapping[str, bytes], files: Files = OS_FILES) -> None:
     """Write ``greetings`` (file name to FLAC bytes) that are not there yet, then the snapshot. Durable on return.
 
     Greetings that the new snapshot no longer names are removed afterwards. Raises StorageError; then the old snapshot holds.
     """
     try:
-        for path in (folder, folder / GREETINGS):
-            if not path.is_dir():
-                path.mkdir(parents=True, exist_ok=True)
-                _sync_folder(path.parent)
+        make_directories(files, folder)
+        make_directories(files, folder / GREETINGS)
         for name, content in greetings.items():
             target = folder / GREETINGS / name
             if not target.exists() or target.stat().st_size != len(content):
-                _write_whole(target, content)
-        _write_whole(folder / FILE, to_json(directory).encode())
-        _forget(folder / GREETINGS, (m.greeting for m in directory.mailboxes.values()))
+                write_whole(files, target, content)
+        # Also when all were there: whoever wrote them may have died before the sync of their names.
+        files.sync_directory(folder / GREETINGS)
+        write_whole(files, folder / FILE, to_json(directory).encode())
+        _forget(files, folder / GREETINGS, (m.greeting for m in directory.mailboxes.values()))
     except OSError as error:
         raise StorageError(f"cannot publish the directory in {folder}: {error}") from None
 
 
-def _forget(folder: Path, named: Iterable[str | None]) -> None:
+def _forget(files: Files, folder: Path, named: Iterable[str | None]) -> None:
     keep = set(named)
     for path in folder.iterdir():
         if path.name not in keep:
             # A reader that is just opening it keeps the file; one that comes later has the new snapshot.
-            path.unlink(missing_ok=True)
-
-
-def _write_whole(target: Path, content: bytes) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            with contextlib.suppress(FileNotFoundError):
+                files.unlink(path)

@@ -17,7 +17,8 @@ from aftertone.audio.vad import speech_spans
 from aftertone.delivery import deliver
 from aftertone.delivery.parcel import wrap
 from aftertone.errors import DamagedError, StorageError
-from aftertone.journal import Begin, JournalReader, Kind, OsFiles
+from aftertone.files import OsFiles
+from aftertone.journal import Begin, JournalReader, Kind
 from aftertone.model import Action, Codec, EndReason, State
 from aftertone.model import Kind as MessageKind
 from aftertone.store.blobs import message_key

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from aftertone.errors import BusyError, StateError, StorageError
+from aftertone.files import Buffer
 from aftertone.journal.committer import Committer, JournalFull
-from aftertone.journal.files import Buffer
 from aftertone.journal.reader import JournalReader
 from aftertone.journal.record import MAX_PAYLOAD_BYTES, Kind
 from aftertone.journal.segment import BLOCK_BYTES, DATA_OFFSET

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from aftertone.errors import StateError, StorageError
+from aftertone.files import Files, OsFiles
 from aftertone.journal import committer
-from aftertone.journal.files import Files, OsFiles
 from aftertone.journal.reader import JournalReader
 from aftertone.journal.record import Kind
 from aftertone.journal.stats import WriterState
@@ -31,7 +31,8 @@ PATIENCE_S = 20
 CHILD = """
 import hashlib, os, sys, threading
 from pathlib import Path
-from aftertone.journal import JournalWriter, Kind, OsFiles, machine_boot_id
+from aftertone.files import OsFiles, machine_boot_id
+from aftertone.journal import JournalWriter, Kind
 
 def payload_of(epoch, sequence):
     seed = hashlib.sha256(b"%d %d" % (epoch, sequence)).digest()

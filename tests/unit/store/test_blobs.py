@@ -10,11 +10,11 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from aftertone.errors import NotFoundError, StorageError, StorageFullError, UsageError
+from aftertone.files import OsFiles
 from aftertone.store.blobs import BlobFacts, DirectoryBlobs, message_key
 
 KEY = "messages/9f/0198-9f.flac"
@@ -136,36 +136,46 @@ def test_a_cleaner_between_creation_and_lock_costs_only_another_try(
 
 def test_the_order_of_calls_is_what_a_power_cut_needs(blobs: DirectoryBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, str]] = []
-    real_fsync, real_rename, real_mkdir = os.fsync, Path.rename, Path.mkdir
+    real = OsFiles()
 
-    def fsync(descriptor: int) -> None:
-        path = Path(f"/proc/self/fd/{descriptor}").readlink()
-        calls.append(("fsync", "temporary" if path.name.startswith(".tmp-") else path.name))
-        real_fsync(descriptor)
+    def name_of(handle: int) -> str:
+        name = Path(f"/proc/self/fd/{handle}").readlink().name
+        return "temporary" if name.startswith(".tmp-") else name
 
-    def rename(self: Path, target: Path) -> Path:
-        calls.append(("rename", target.name))
-        return real_rename(self, target)
+    def fdatasync(_: OsFiles, handle: int) -> None:
+        calls.append(("sync", name_of(handle)))
+        real_fdatasync(real, handle)
 
-    def mkdir(self: Path, *args: Any, **kwargs: Any) -> None:
-        calls.append(("mkdir", self.name))
-        real_mkdir(self, *args, **kwargs)
+    def sync_directory(_: OsFiles, path: Path) -> None:
+        calls.append(("sync", path.name))
+        real_sync_directory(real, path)
 
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(Path, "rename", rename)
-    monkeypatch.setattr(Path, "mkdir", mkdir)
+    def rename(_: OsFiles, old: Path, new: Path) -> None:
+        calls.append(("rename", new.name))
+        real_rename(real, old, new)
+
+    def make_directory(_: OsFiles, path: Path) -> bool:
+        calls.append(("mkdir", path.name))
+        return real_make_directory(real, path)
+
+    real_fdatasync, real_sync_directory = OsFiles.fdatasync, OsFiles.sync_directory
+    real_rename, real_make_directory = OsFiles.rename, OsFiles.make_directory
+    monkeypatch.setattr(OsFiles, "fdatasync", fdatasync)
+    monkeypatch.setattr(OsFiles, "sync_directory", sync_directory)
+    monkeypatch.setattr(OsFiles, "rename", rename)
+    monkeypatch.setattr(OsFiles, "make_directory", make_directory)
     blobs.put(KEY, b"1")
-    tail = [("fsync", "temporary"), ("rename", "0198-9f.flac"), ("fsync", "9f")]
+    tail = [("sync", "temporary"), ("rename", "0198-9f.flac"), ("sync", "9f")]
     assert calls[-3:] == tail
     made = calls[:-3]
-    assert made.index(("mkdir", "messages")) < made.index(("fsync", "blobs"), made.index(("mkdir", "messages")))
-    assert made.index(("mkdir", "9f")) < made.index(("fsync", "messages"), made.index(("mkdir", "9f")))
+    assert made.index(("mkdir", "messages")) < made.index(("sync", "blobs"), made.index(("mkdir", "messages")))
+    assert made.index(("mkdir", "9f")) < made.index(("sync", "messages"), made.index(("mkdir", "9f")))
     calls.clear()
     blobs.put(KEY, b"2")
     assert calls == tail
     calls.clear()
     blobs.put(KEY, b"2")
-    assert calls == [("fsync", "9f")], "the same bytes again: whoever renamed them may not have synced the directory"
+    assert calls == [("sync", "9f")], "the same bytes again: whoever renamed them may not have synced the directory"
 
 
 def _fail(code: int) -> Callable[..., None]:
@@ -178,13 +188,13 @@ def _fail(code: int) -> Callable[..., None]:
 @pytest.mark.parametrize(
     ("code", "kind"), [(errno.ENOSPC, StorageFullError), (errno.EIO, StorageError), (errno.EDQUOT, StorageFullError)]
 )
-@pytest.mark.parametrize("step", ["fsync", "rename"])
+@pytest.mark.parametrize("step", ["fdatasync", "rename"])
 def test_a_disk_that_fails_leaves_no_blob_and_no_litter(
     blobs: DirectoryBlobs, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[StorageError], step: str
 ) -> None:
     blobs.put("messages/9f/before.flac", b"0")
     with monkeypatch.context() as patch:
-        patch.setattr(os if step == "fsync" else Path, step, _fail(code))
+        patch.setattr(OsFiles, step, _fail(code))
         with pytest.raises(kind, match="9f"):
             blobs.put(KEY, b"1")
     assert sorted(entry.name for entry in (blobs.root / "messages" / "9f").iterdir()) == ["before.flac"]

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aftertone.errors import DamagedError, StorageError
+from aftertone.files import OsFiles
 from aftertone.model import Mailbox
 from aftertone.voicemail import directory
 from aftertone.voicemail.directory import Directory
@@ -55,10 +56,10 @@ def test_a_half_written_greeting_of_an_earlier_life_is_written_again(tmp_path: P
 def test_a_snapshot_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory.publish(tmp_path, ONE, {})
 
-    def fail(descriptor: int) -> None:
+    def fail(_: OsFiles, handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.fsync", fail)
+    monkeypatch.setattr(OsFiles, "fdatasync", fail)
     with pytest.raises(StorageError, match="No space left"):
         directory.publish(tmp_path, TWO, {"abc.flac": b"sound"})
     assert directory.read(tmp_path) == ONE

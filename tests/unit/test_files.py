@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from aftertone.journal.files import LockHeldError, OsFiles, machine_boot_id
+from aftertone.files import LockHeldError, OsFiles, machine_boot_id
 
 HOLD = """
 import sys
 from pathlib import Path
-from aftertone.journal.files import OsFiles
+from aftertone.files import OsFiles
 OsFiles().lock(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

@@ -1,28 +1,33 @@
-"""The few filesystem calls that the journal makes, behind one seam.
+"""The few filesystem calls by which anything becomes durable, behind one seam.
 
-Owns: the `Files` protocol and `OsFiles`, its one implementation on a real kernel. Refuses to know: segments, records, who
-calls, and what to do about an error: every call raises the plain OSError of the kernel.
+Owns: the `Files` protocol, `OsFiles`, its one implementation on a real kernel, and the three orders of calls that keep a
+promise: folders that survive, writing the whole length, a file that is there whole or not at all. Refuses to know: segments,
+blobs, snapshots, who calls, and what to do about an error: every call raises the plain OSError of the kernel.
 
 Theory of operation: each method is one system call, or the fewest that make sense together, so that a test can put a fault
 behind any of them, record them in one total order, and rebuild every state that a disk may have after a power cut. Nothing
-here retries, buffers or remembers; loops over short writes and interrupted calls belong to the caller, where they are
-tested. Handles are plain descriptors.
+in `OsFiles` retries, buffers or remembers; loops over short writes and interrupted calls are the functions below it. Handles
+are plain descriptors. SQLite makes its own calls; what it does is in `store.engine`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
 import os
 import struct
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final, Protocol, cast
+from typing import Final, Protocol, TypeVar, cast
 from uuid import UUID
 
 IOV_MAX: Final = 1024
 """The most buffers that one ``Files.write`` takes (Linux, writev(2))."""
+_INTERRUPTIONS: Final = 1000
+"""Signals in a row that one call survives; more are an error and not an endless loop."""
 
 _FALLOC_FL_KEEP_SIZE: Final = 1
 _FLOCK: Final = struct.Struct("hhqqi0q")
@@ -30,6 +35,7 @@ _FLOCK: Final = struct.Struct("hhqqi0q")
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 Buffer = bytes | memoryview
+_T = TypeVar("_T")
 
 
 class LockHeldError(OSError):
@@ -41,7 +47,7 @@ class LockHeldError(OSError):
 
 
 class Files(Protocol):
-    """What the journal asks of a file system. Every method raises OSError; handles are small integers."""
+    """What is asked of a file system. Every method raises OSError; handles are small integers."""
 
     def make_directory(self, path: Path) -> bool:
         """Make one directory, private to its owner; False when it is there already."""
@@ -194,6 +200,82 @@ class OsFiles:
         finally:
             os.close(handle)
         return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+
+OS_FILES: Final[Files] = OsFiles()
+"""What everything but tests uses."""
+
+
+def write_all(files: Files, handle: int, buffers: Sequence[Buffer]) -> int:
+    """Append every byte of ``buffers`` and return how many there were; durable only after `sync`.
+
+    Loops over short and interrupted writes and over the kernel's bound on buffers. Raises OSError, also when the kernel takes
+    nothing without saying why; how much was written is not known then.
+    """
+    left: list[Buffer] = [buffer for buffer in buffers if buffer]
+    total = first = 0
+    while first < len(left):
+        written = _uninterrupted(partial(files.write, handle, left[first : first + IOV_MAX]))
+        if written <= 0:
+            raise OSError(errno.EIO, "the kernel accepted none of the bytes")
+        total += written
+        while first < len(left) and written >= len(left[first]):
+            written -= len(left[first])
+            first += 1
+        if written:
+            left[first] = memoryview(left[first])[written:]
+    return total
+
+
+def sync(files: Files, handle: int) -> None:
+    """Return when everything written through ``handle`` is durable. After an OSError the file is never to be trusted again."""
+    _uninterrupted(partial(files.fdatasync, handle))
+
+
+def make_directories(files: Files, path: Path) -> None:
+    """Make ``path`` and its missing parents (mode 0700), durably. Raises OSError.
+
+    The parent is synced even when the folder was there already: whoever made it may have died before its own sync.
+    """
+    missing = [path]
+    while not missing[-1].parent.is_dir():
+        missing.append(missing[-1].parent)
+    for folder in reversed(missing):
+        files.make_directory(folder)
+        files.sync_directory(folder.parent)
+
+
+def write_whole(files: Files, path: Path, content: bytes) -> None:
+    """Write or replace a file as one step: after a power cut there is the old content or the new one. Durable on return.
+
+    Goes by a temporary file beside it, ``.<name>.tmp``, which an error removes and a power cut may leave; the next write
+    replaces it. One writer a path. Raises OSError; then the old content holds.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    with contextlib.suppress(FileNotFoundError):
+        files.unlink(temporary)
+    handle = files.open_new(temporary)
+    try:
+        try:
+            write_all(files, handle, [content])
+            sync(files, handle)
+        finally:
+            files.close(handle)
+        files.rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            files.unlink(temporary)
+        raise
+    files.sync_directory(path.parent)
+
+
+def _uninterrupted(call: Callable[[], _T]) -> _T:
+    for _ in range(_INTERRUPTIONS):
+        try:
+            return call()
+        except InterruptedError:  # python retries most of them itself (PEP 475); a wrapped `Files` may not
+            continue
+    raise OSError(errno.EIO, "interrupted without end")
 
 
 def machine_boot_id() -> bytes:

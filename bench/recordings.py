@@ -40,7 +40,7 @@ from aftertone.files import OsFiles
 from aftertone.journal import Begin, JournalReader, Kind, unpack_batch
 from aftertone.model import Mailbox
 from aftertone.roles.folder import Folder, read_status
-from aftertone.roles.storage import find_mount
+from aftertone.roles.mounts import mount_of
 from aftertone.voicemail import directory
 
 RTP_PORTS = range(14000, 30000)
@@ -422,7 +422,7 @@ def machine(folder: Path) -> str:
     with contextlib.suppress(OSError):
         text = Path("/proc/cpuinfo").read_text()
         models = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
-        mount = find_mount(folder, Path("/proc/self/mounts").read_text())
+        mount = mount_of(folder)
         return (
             f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores shared with the callers, "
             f"Linux {platform.release()}, journal on {mount.kind if mount else 'unknown storage'}, "

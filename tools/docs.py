@@ -57,7 +57,11 @@ NOTES: Final = {
     (
         "storage",
         "low_water_mb",
-    ): "The caller's telephone is answered 480 with Retry-After, and the desk shows an alarm.",
+    ): "Never less than `reserve_mb` and one file of `journal.segment_mb`, whatever is set here. Callers hear why and get 480 with Retry-After, the desk shows an alarm, and calls in progress go on.",
+    (
+        "storage",
+        "reserve_mb",
+    ): "It is the file `journal/reserve`; it is made only of room above the mark of the two settings before.",
     (
         "storage",
         "accept",

@@ -135,7 +135,14 @@ class Storage(_Section):
 
     low_water_mb: Annotated[int, Field(ge=1)] = Field(
         default=200,
-        description="Below this much free space, in megabytes, new calls are refused (480, try again later).",
+        description="With less free space than this, in megabytes, or than low_water_percent, whichever is less, new calls are refused.",
+    )
+    low_water_percent: Annotated[float, Field(gt=0, le=50)] = Field(
+        default=2.0, description="The same as a share of the disk, in percent."
+    )
+    reserve_mb: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        default=32,
+        description="Room in megabytes that is set aside for calls in progress when the disk is full all the same; 0 sets none aside.",
     )
     accept: bool = Field(
         default=False, description="No alarm about storage that cannot keep the promise (see aftertone doctor)."

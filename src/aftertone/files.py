@@ -64,6 +64,9 @@ class Files(Protocol):
     def open_read(self, path: Path) -> int:
         """Open an existing file for reading."""
 
+    def open_existing(self, path: Path) -> int:
+        """Open an existing file for writing, at its beginning."""
+
     def preallocate(self, handle: int, size_bytes: int) -> None:
         """Reserve blocks for a file without changing its size; an error changes nothing."""
 
@@ -90,6 +93,12 @@ class Files(Protocol):
 
     def free_bytes(self, path: Path) -> int:
         """Return how many bytes an ordinary user may still write on this file system."""
+
+    def disk_bytes(self, path: Path) -> int:
+        """Return how many bytes this file system has in all."""
+
+    def allocated_bytes(self, path: Path) -> int:
+        """Return how many bytes of disk a file holds, reserved ones included; 0 when there is no such file."""
 
     def lock(self, path: Path) -> int:
         """Take the exclusive lock of a file, made when missing, and write our process id into it.
@@ -133,6 +142,10 @@ class OsFiles:
         """Open for reading."""
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
+    def open_existing(self, path: Path) -> int:
+        """Open for writing what is there; never through a symbolic link."""
+        return os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
     def preallocate(self, handle: int, size_bytes: int) -> None:
         """Call fallocate(FALLOC_FL_KEEP_SIZE); ENOSYS where the C library has none."""
         if _fallocate is None:
@@ -173,6 +186,18 @@ class OsFiles:
         """Ask statvfs: what an unprivileged user may still take."""
         status = os.statvfs(path)
         return status.f_bavail * status.f_frsize
+
+    def disk_bytes(self, path: Path) -> int:
+        """Ask statvfs."""
+        status = os.statvfs(path)
+        return status.f_blocks * status.f_frsize
+
+    def allocated_bytes(self, path: Path) -> int:
+        """Ask stat, whose blocks have 512 bytes on every file system."""
+        try:
+            return path.lstat().st_blocks * 512
+        except FileNotFoundError:
+            return 0
 
     def lock(self, path: Path) -> int:
         """Take an open file description lock: one that can be asked about without being taken."""

@@ -4,7 +4,8 @@ Owns: value types that travel between packages, and their JSON forms where a jou
 know: how anything is stored, sent or shown.
 
 Theory of operation: everything here is frozen and comparable. Ids are UUIDv7 (RFC 9562 section 5.7): minted once, when
-the call begins, and the key of a message for ever; nothing is identified by its position or its file name.
+the call begins, and the key of a message for ever; nothing is identified by its position or its file name. They ascend in
+the order in which calls were answered, whatever the wall clock does, so they are the order of messages too.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from aftertone.errors import StateError
 def mint_id(unix_ms: int, entropy: bytes) -> UUID:
     """Make a UUIDv7 from a wall clock in milliseconds and 10 bytes of entropy.
 
-    The clock only makes ids roughly sortable; uniqueness rests on the entropy, so a clock that is wrong costs order in
-    listings and nothing else. Raises ValueError when ``entropy`` is not 10 bytes long. Spec: RFC 9562 section 5.7.
+    Uniqueness rests on the entropy. Order rests on ``unix_ms``: who wants ids that ascend gives numbers that do
+    (``roles.timekeeper``). Raises ValueError when ``entropy`` is not 10 bytes long. Spec: RFC 9562 section 5.7.
     """
     if len(entropy) != 10:
         raise ValueError("a UUIDv7 takes exactly 10 bytes of entropy")
@@ -30,6 +31,24 @@ def mint_id(unix_ms: int, entropy: bytes) -> UUID:
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     return UUID(int=value)
+
+
+def id_time_ms(message_id: UUID) -> int:
+    """Return the milliseconds since 1970 in a UUIDv7, 0 for any other id. Spec: RFC 9562 section 5.7."""
+    return message_id.int >> 80 if message_id.version == 7 else 0
+
+
+class Clock(enum.StrEnum):
+    """Whether the wall clock was to be believed when it was read. Stored: add, never rename."""
+
+    TRUSTED = "trusted"
+    UNSURE = "unsure"
+    """The clock was not set, as on a board without one after a power cut: the time is a guess that was not too late."""
+
+    @staticmethod
+    def read(word: object) -> Clock:
+        """Return what a stored word means; one that is missing is from before there was a doubt."""
+        return Clock.TRUSTED if word in (None, Clock.TRUSTED.value) else Clock.UNSURE
 
 
 class Kind(enum.StrEnum):
@@ -151,7 +170,7 @@ class Envelope:
     mailbox: str
     caller: Caller
     started_unix_ms: int
-    """Wall clock when the call was answered; an annotation, never a key."""
+    """Wall clock when the call was answered; an annotation, never a key and never an order."""
     codec: str
     payload_types: tuple[PayloadType, ...]
     mailbox_reason: str = ""
@@ -161,6 +180,8 @@ class Envelope:
     request_uri: str = ""
     peer: str = ""
     """Signalling address of the peer, ``host:port``."""
+    clock: Clock = Clock.TRUSTED
+    """Whether ``started_unix_ms`` is to be believed."""
 
     def to_json(self) -> dict[str, object]:
         """Return the form that the journal and the audio files store (version 1)."""
@@ -177,6 +198,7 @@ class Envelope:
             "call_id": self.call_id,
             "request_uri": self.request_uri,
             "peer": self.peer,
+            "clock": self.clock.value,
         }
 
     @staticmethod
@@ -203,6 +225,7 @@ class Envelope:
             call_id=str(data.get("call_id", "")),
             request_uri=str(data.get("request_uri", "")),
             peer=str(data.get("peer", "")),
+            clock=Clock.read(data.get("clock")),
         )
 
 
@@ -245,4 +268,6 @@ class Message:
     delivered_unix_ms: int = 0
     heard_unix_ms: int | None = None
     notes: tuple[str, ...] = field(default=())
-    """Facts about the delivery worth showing: damaged journal, codec changed, clock not trusted."""
+    """Facts about the delivery worth showing: damaged journal, codec changed."""
+    clock: Clock = Clock.TRUSTED
+    """Whether ``started_unix_ms`` is to be believed."""

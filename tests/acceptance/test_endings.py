@@ -1,14 +1,11 @@
-"""How calls end: silence, tones, the longest time, a key, a word too few, a disk without room."""
+"""How calls end: silence, tones, the longest time, a key, a word too few. Disks without room: `test_space`."""
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 
@@ -118,68 +115,3 @@ def test_a_broken_greeting_is_replaced_by_the_default_and_told(tmp_path: Path) -
         with made.client() as client:
             alarms = client.get("/health").json()["alarms"]
         assert any("greeting" in alarm["text"] for alarm in alarms), alarms
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 60 MB; where this user may not mount one, the test is skipped."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=60m", "none", str(folder)], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"mounting a small disk takes root: {mounted.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(folder: Path, leave_bytes: int) -> Path:
-    """Fill a disk up to ``leave_bytes``; returns the file to delete."""
-    path = folder / "ballast"
-    room = os.statvfs(folder)
-    with path.open("wb") as file:
-        left = room.f_bavail * room.f_frsize - leave_bytes
-        while left > 0:
-            left -= file.write(bytes(min(left, 1 << 20)))
-    return path
-
-
-def test_a_disk_without_room_refuses_new_calls_and_says_so(small_disk: Path) -> None:
-    with machine(small_disk / "var", STORAGE__LOW_WATER_MB="20") as made:
-        ballast = fill(small_disk, 10_000_000)
-        wait_until(lambda: httpx.get(f"{made.base}/healthz").status_code == 503, "the machine to notice")
-        with Party([wish(made.uri, "late", 1.0)]) as party:
-            assert party.outcomes()[0].status == 480
-        with made.client() as client:
-            alarms = client.get("/health").json()["alarms"]
-        assert any("refused" in alarm["text"] for alarm in alarms), alarms
-        ballast.unlink()
-        wait_until(lambda: httpx.get(f"{made.base}/healthz").status_code == 200, "the machine to take calls again")
-        with Party([wish(made.uri, "later", 1.0)]) as party:
-            assert party.outcomes()[0].bye_status == 200
-        row_of(made, "later")
-
-
-def test_a_disk_that_fills_up_during_calls_keeps_what_was_said_and_apologises(small_disk: Path) -> None:
-    """Journal files of 1 MB, twenty callers, no room for the next file: an apology, a goodbye, and nothing lost."""
-    calls = 20
-    with machine(small_disk / "var", STORAGE__LOW_WATER_MB="1", JOURNAL__SEGMENT_MB="1") as made:
-        made.run("mailbox", "greeting", "set", "main", str(speech_file(small_disk / "greeting.wav", 0.3)))
-        with Party([wish(made.uri, f"n{n}", 40.0) for n in range(calls)]) as party:
-            wait_until(lambda: party.speaking() == calls, "everybody to speak", 60)
-            ballast = fill(small_disk, 0)
-            outcomes = party.outcomes(90)
-        assert all(o.bye_status is None for o in outcomes), "the machine hung up"
-        assert all(o.sent_ms < 40_000 for o in outcomes)
-        with made.client() as client:
-            assert client.get("/health").json()["alarms"]
-        ballast.unlink()
-        rows = made.wait_for_messages(calls, 30)
-        assert {row["end_reason"] for row in rows} == {"storage"}
-        assert all(row["audio_ms"] >= 1000 for row in rows)
-        wait_until(lambda: made.run("verify", check=False).returncode == 0, "the books to balance")
-        with Party([wish(made.uri, "afterwards", 1.0)]) as party:
-            assert party.outcomes()[0].bye_status == 200

@@ -10,7 +10,8 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
-from aftertone.model import EndReason, Kind, State
+from aftertone.model import Clock, EndReason, Kind, State
+from aftertone.web.present import CLOCK_NOT_SET
 from tests.e2e.conftest import Desk
 from tests.unit.web.world import PASSWORD, make_flac
 
@@ -191,6 +192,29 @@ def test_the_page_works_without_a_script(desk: Desk, visit: Any) -> None:
     expect(first.locator("audio")).to_be_visible()
     first.get_by_role("button", name="Mark as heard").click()
     expect(first.get_by_text("Heard", exact=True)).to_be_visible()
+
+
+def test_a_time_that_is_a_guess_is_said_to_be_one(desk: Desk, visit: Any) -> None:
+    desk.world.now_ms = time.time_ns() // 1_000_000
+    desk.world.deliver(name="Grandmother", minutes_ago=3)
+    desk.world.deliver(name="The workshop", minutes_ago=2, cut_off=True, clock=Clock.UNSURE)
+    page = visit()
+    sign_in(page, desk)
+    unsure, sure = row(page, "The workshop"), row(page, "Grandmother")
+    expect(unsure.locator(".when")).to_have_text(re.compile(r"^about \d+ \w+, \d\d:\d\d$"))
+    expect(sure.locator(".when")).to_have_text("3 min ago")
+    unsure.locator("summary").click()
+    expect(unsure.locator(".facts")).to_contain_text(CLOCK_NOT_SET)
+    expect(unsure.locator(".exact")).to_have_text(re.compile("^About "))
+    sure.locator("summary").click()
+    expect(sure.locator(".facts")).not_to_contain_text("clock")
+    assert [found.locator(".when").get_attribute("title") or "" for found in (unsure, sure)] == [
+        f"{page.locator('.exact').first.inner_text().rstrip('.')}: the clock of the machine was not set",
+        page.locator(".exact").last.inner_text().rstrip("."),
+    ]
+    for width in (320, 390, 1180):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate(TOO_WIDE) == []
 
 
 def test_nothing_is_cut_off_at_any_width(desk: Desk, visit: Any) -> None:

@@ -10,11 +10,12 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
-from aftertone.audio.prompts import BEEP_MS
+from aftertone.audio.prompts import BEEP_MS, prompt
 from aftertone.audio.samples import Samples, resample
 from aftertone.model import SAMPLE_RATE_HZ, Codec
 from tests.support.baresip import Baresip, baresip, beep_span_ms, loud_span_ms, require_modules
-from tests.support.machine import Machine, speech, wait_until
+from tests.support.disks import small_disk
+from tests.support.machine import Machine, machine, speech, wait_until
 
 PAUSE_S: Final = 1.5
 """Silence before the words: longer than greeting and beep, as people wait for the beep."""
@@ -103,3 +104,22 @@ def test_what_was_said_is_what_is_kept(answering: Machine, phones: dict[Codec, B
     said = phone.said()[0].astype(np.int32)[-len(kept) :]
     assert len(kept) == len(said)
     assert int(np.count_nonzero(np.abs(kept - said) > 16 + np.abs(said) // 16)) == 0
+
+
+def test_a_softphone_hears_why_its_call_is_refused(tmp_path: Path) -> None:
+    """By early media: a real phone plays it, from the first word to the last."""
+    require_modules(Codec.PCMU)
+    # The reserve and a journal file want more room than this disk has.
+    with (
+        small_disk(tmp_path, 40, "tmpfs") as disk,
+        machine(disk) as full,
+        baresip(full, tmp_path / "phone", Codec.PCMU, speech(20.0), caller="told") as phone,
+    ):
+        wait_until(lambda: "SIP/2.0 480" in phone.output(), "the refusal")
+        phone.quit()
+        heard, rate_hz = phone.heard()
+        sentence = prompt("storage_refused")
+        begin_ms, end_ms = loud_span_ms(heard, rate_hz)
+        first_ms, last_ms = loud_span_ms(sentence.samples, sentence.rate_hz)
+        assert abs((end_ms - begin_ms) - (last_ms - first_ms)) <= 60
+        assert full.messages() == []

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import numpy as np
 import pytest
 
 from aftertone.audio.codec import decode, encode
 from aftertone.audio.samples import Samples
 from aftertone.model import Codec
-from tests.support.machine import Machine, speech, wait_until
+from tests.support.disks import small_disk
+from tests.support.machine import Machine, machine, speech, wait_until
 from tests.support.sipp import Sipp, press, require_raw_sockets, start_sipp, talk, write_capture
 
 SPEECH_S: Final = 2.0
@@ -138,6 +141,17 @@ def test_twenty_at_once(answering: Machine, captures: Path) -> None:
     assert len(found) == AT_ONCE
     assert {message["kind"] for message in found} == {"message"}
     assert [m for m in found if abs(m["duration_ms"] - SPEECH_S * 1000) > TOLERANCE_MS or m["lost_packets"]] == []
+
+
+def test_a_call_that_cannot_be_kept_is_told_and_refused(tmp_path: Path) -> None:
+    """The scenario itself checks what comes: an early dialog with a description, then 480 with Retry-After."""
+    # The reserve and a journal file want more room than this disk has.
+    with small_disk(tmp_path, 40, "tmpfs") as disk, machine(disk) as full:
+        start_sipp(full, tmp_path, "refused_aloud", caller="told").finish()
+        metrics = httpx.get(f"{full.base}/metrics").text
+        assert "aftertone_line_calls_refused_aloud_total 1.0" in metrics
+        assert float(re.findall(r"^aftertone_line_rtp_sent_packets_total (\S+)", metrics, re.MULTILINE)[0]) > 300
+        assert "Traceback" not in full.log()
 
 
 def test_the_books(answering: Machine) -> None:

@@ -72,7 +72,14 @@ class Ledger:
 class Life:
     """One run of a committer, recorded in a ledger."""
 
-    def __init__(self, files: MemoryFiles, ledger: Ledger, clock: Clock, segment_bytes: int = 32 * 1024) -> None:
+    def __init__(
+        self,
+        files: MemoryFiles,
+        ledger: Ledger,
+        clock: Clock,
+        segment_bytes: int = 32 * 1024,
+        reserve_bytes: int = 0,
+    ) -> None:
         self.ledger = ledger
         self.clock = clock
         self.committer = Committer(
@@ -83,6 +90,7 @@ class Life:
             clock_ns=clock,
             segment_bytes=segment_bytes,
             queue_bytes=256 * 1024,
+            reserve_bytes=reserve_bytes,
         )
         self.epoch = 0
 
@@ -114,6 +122,57 @@ def run_script(files: MemoryFiles, ledger: Ledger, clock: Clock) -> None:
         life.tick()
     life.append(b"the last")
     life.committer.close()
+
+
+DISK_BYTES = 112 * 1024
+RESERVE_BYTES = 48 * 1024
+
+
+def fill_up_and_go_on(files: MemoryFiles, ledger: Ledger, clock: Clock) -> None:
+    """A life on a small disk: it fills up, the reserve is used, a follower makes room again, the reserve is made anew."""
+    life = Life(files, ledger, clock, reserve_bytes=RESERVE_BYTES)
+    files.capacity = DISK_BYTES
+    life.open()
+    life.committer.tend_reserve(0)
+    rng = random.Random(9)
+    follower = JournalReader(files, FOLDER)
+    taken: dict[SegmentName, set[tuple[int, int]]] = {}
+    for number in range(1, 25):
+        life.append(rng.randbytes(6000), urgent=True)
+        life.tick()
+        if number % 12 == 0:
+            follow(follower, ledger, taken)
+            life.tick(2500)
+            life.committer.tend_reserve(0)
+    follower.close()
+    life.committer.close()
+
+
+def test_a_disk_that_fills_up_loses_nothing() -> None:
+    files, ledger = MemoryFiles(clock=Clock()), Ledger()
+    fill_up_and_go_on(files, ledger, Clock())
+    assert len(ledger.acknowledged) == len(ledger.appended) == 24
+    ledger.check(files)
+    used = [line for line in files.log if line.startswith("rename") and "/reserve" in line]
+    assert len(used) == 2, "the script is written so that the reserve is needed"
+
+
+@pytest.mark.parametrize("fault", [Fault.EIO, Fault.ENOSPC, Fault.SHORT, Fault.CUT])
+def test_a_fault_or_a_cut_at_each_call_on_a_disk_that_fills_up_loses_nothing(fault: Fault) -> None:
+    number = 0
+    while True:
+        number += 1
+        files, ledger = MemoryFiles(at_call(number, fault), Clock()), Ledger()
+        with contextlib.suppress(PowerCut, StorageError):
+            fill_up_and_go_on(files, ledger, Clock())
+        reached = files.calls >= number
+        files.inject = nowhere
+        files.kill_programs()
+        for seed in range(6):
+            ledger.check(files.after_cut(random.Random(seed)))
+        if not reached:
+            break
+    assert number > 100
 
 
 def run_until_cut(files: MemoryFiles, ledger: Ledger) -> None:
@@ -210,7 +269,8 @@ def _inject_at_random(rng: random.Random, likely: float) -> Callable[[int, str],
 
 def live_once(rng: random.Random, files: MemoryFiles, ledger: Ledger, clock: Clock) -> None:
     """One life with random appends, steps, faults and a follower that removes what it has read; ends at a random point."""
-    life = Life(files, ledger, clock)
+    life = Life(files, ledger, clock, reserve_bytes=rng.choice((0, RESERVE_BYTES)))
+    files.capacity = rng.choice((None, None, 2 * DISK_BYTES))
     files.inject = _inject_at_random(rng, rng.choice((0, 0.01, 0.05, 0.2)))
     cut_at = files.calls + rng.randrange(10, 300)
     faults = files.inject
@@ -225,6 +285,8 @@ def live_once(rng: random.Random, files: MemoryFiles, ledger: Ledger, clock: Clo
             except JournalFull:
                 assert life.committer.stats().queued_bytes > 200_000
         life.tick(rng.choice((1, 20, 60, 2500)))
+        if rng.random() < 0.2:
+            life.committer.tend_reserve(rng.choice((0, 0, 1 << 20)))
         if rng.random() < 0.3:
             follow(follower, ledger, taken)
     life.committer.close()

@@ -80,6 +80,10 @@ class Baresip:
             assert self.process.poll() is None, f"baresip ended:\n{self.output()}"
             assert time.monotonic() < deadline_s, f"baresip's call did not end:\n{self.output()}"
             time.sleep(0.02)
+        self.quit()
+
+    def quit(self) -> None:
+        """Let the softphone quit, which closes its files."""
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(QUIT_WITHIN_S)
 

@@ -65,6 +65,13 @@ class Inode:
     disk: bytearray = field(default_factory=bytearray)
     pending: list[tuple[int, bytes]] = field(default_factory=list)
     doomed: list[tuple[int, bytes]] = field(default_factory=list)
+    reserved_bytes: int = 0
+    """Blocks that were asked for in advance."""
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Blocks that it holds, in bytes."""
+        return max(self.reserved_bytes, -(-len(self.seen) // BLOCK_BYTES) * BLOCK_BYTES)
 
 
 @dataclass
@@ -110,6 +117,8 @@ class MemoryFiles:
         self.dark = False
         self.log: list[str] = []
         self.free = 1 << 40
+        self.capacity: int | None = None
+        """The size of the disk; None: it never fills up, and `free` is only what it says."""
         self.sync_ms = 1.0
         self.inodes: dict[int, Inode] = {}
         self.names: dict[str, int] = {"/": DIRECTORY}
@@ -164,8 +173,20 @@ class MemoryFiles:
             raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
         return self._handle(number)
 
+    def open_existing(self, path: Path) -> int:
+        self._enter("open_existing", path)
+        number = self.names.get(str(path))
+        if not number:
+            raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
+        return self._handle(number)
+
     def preallocate(self, handle: int, size_bytes: int) -> None:
         self._enter("preallocate", handle)
+        inode = self.inodes[self._open[handle].inode]
+        wanted = -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
+        if self._room_bytes() < wanted - inode.allocated_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        inode.reserved_bytes = max(inode.reserved_bytes, wanted)
 
     def write(self, handle: int, buffers: Sequence[Buffer]) -> int:
         fault = self._enter("write", handle, harmless=(Fault.SHORT,))
@@ -173,7 +194,13 @@ class MemoryFiles:
         data = b"".join(buffers)
         if fault is Fault.SHORT:
             data = data[: max(1, len(data) // 2)]
-        return self._append(handle, data)
+        opened = self._open[handle]
+        inode = self.inodes[opened.inode]
+        # As in a kernel: what fits is written, and only the next write says that the disk is full.
+        fits = inode.allocated_bytes + self._room_bytes() // BLOCK_BYTES * BLOCK_BYTES - opened.position
+        if fits <= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self._append(handle, data[:fits])
 
     def fdatasync(self, handle: int) -> None:
         inode = self.inodes[self._open[handle].inode]
@@ -222,7 +249,16 @@ class MemoryFiles:
 
     def free_bytes(self, path: Path) -> int:
         self._enter("free_bytes", path)
-        return self.free
+        return self.free if self.capacity is None else self._room_bytes()
+
+    def disk_bytes(self, path: Path) -> int:
+        self._enter("disk_bytes", path)
+        return self.free if self.capacity is None else self.capacity
+
+    def allocated_bytes(self, path: Path) -> int:
+        self._enter("allocated_bytes", path)
+        number = self.names.get(str(path))
+        return self.inodes[number].allocated_bytes if number else 0
 
     def lock(self, path: Path) -> int:
         self._enter("lock", path)
@@ -304,6 +340,8 @@ class MemoryFiles:
             data = bytearray(self.inodes[number].disk)
             _write_pieces(data, pieces.get(number, []))
             left.inodes[number] = Inode(bytearray(data), bytearray(data))
+            left.inodes[number].reserved_bytes = self.inodes[number].reserved_bytes
+        left.capacity = self.capacity
         left.disk_names = dict(left.names)
         return left
 
@@ -337,6 +375,13 @@ class MemoryFiles:
             raise InterruptedError(errno.EINTR, "interrupted")
         code = errno.EIO if fault is Fault.EIO else errno.ENOSPC
         raise OSError(code, os.strerror(code), operation)
+
+    def _room_bytes(self) -> int:
+        """What the disk still takes; files that have no name are there as long as they are open."""
+        if self.capacity is None:
+            return 1 << 40
+        alive = {*self.names.values(), *(opened.inode for opened in self._open.values())} - {DIRECTORY}
+        return max(0, self.capacity - sum(self.inodes[number].allocated_bytes for number in alive))
 
     def _append(self, handle: int, data: bytes) -> int:
         opened = self._open[handle]

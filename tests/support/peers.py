@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
 
 def require(*programs: str) -> None:
     """Skip the test when a program is missing; fail instead when ``AFTERTONE_REQUIRE_PEERS`` is 1."""
-    missing = [program for program in programs if shutil.which(program) is None]
-    if not missing:
-        return
-    reason = f"not installed: {', '.join(missing)}"
+    absent = [program for program in programs if shutil.which(program) is None]
+    if absent:
+        missing(f"not installed: {', '.join(absent)}")
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip the test for that reason; fail instead when ``AFTERTONE_REQUIRE_PEERS`` is 1."""
     if os.environ.get("AFTERTONE_REQUIRE_PEERS") == "1":
         pytest.fail(f"{reason} (required in CI)")
     pytest.skip(reason)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from uuid import UUID
 
 from aftertone.files import OsFiles
 from aftertone.journal import Begin, End, Event, Kind, PacketBatch, Refused, pack_batch
 from aftertone.journal.committer import Committer
+from aftertone.journal.segment import NO_FLOOR, Floor
 from aftertone.model import Caller, EndReason, Envelope
 from tests.support.recordings import Row, a_batch
 
@@ -20,7 +21,9 @@ BOOT_ID = bytes(range(16))
 class Recorder:
     """One epoch of a journal. Everything is committed at once."""
 
-    def __init__(self, folder: Path, *, segment_bytes: int = 1 << 20) -> None:
+    def __init__(
+        self, folder: Path, *, segment_bytes: int = 1 << 20, floor: Callable[[], Floor] = lambda: NO_FLOOR
+    ) -> None:
         ticks = itertools.count(10**12, 10**9)
         self.committer = Committer(
             OsFiles(),
@@ -29,6 +32,7 @@ class Recorder:
             notify=lambda _: None,
             clock_ns=lambda: next(ticks),
             segment_bytes=segment_bytes,
+            floor=floor,
         )
         self.epoch = self.committer.open()
 

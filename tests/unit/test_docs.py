@@ -195,7 +195,7 @@ def test_every_metric_is_explained_and_no_other() -> None:
     dropped = {name for name in explained if name.startswith("line_rtp_dropped_")}
     counted = {name for name in explained if name.startswith("line_calls_")} - made_by_name
     assert explained - made_by_name - dropped - counted == desk | {f"line_{name}" for name in line}
-    board = (SOURCES / "roles" / "switchboard.py").read_text(encoding="utf-8")
+    board = "".join((SOURCES / "roles" / name).read_text("utf-8") for name in ("switchboard.py", "refusals.py"))
     for name in counted:
         assert f'counters["{name.removeprefix("line_calls_").removesuffix("_total")}"]' in board
     plane = (SOURCES / "media" / "plane.py").read_text(encoding="utf-8")

@@ -63,6 +63,41 @@ def test_preallocation_reserves_without_growing(tmp_path: Path) -> None:
         files.preallocate(handle, 1 << 20)
 
 
+def test_what_is_there_can_be_written_from_its_beginning_and_never_through_a_link(tmp_path: Path) -> None:
+    files = OsFiles()
+    path = tmp_path / "a"
+    with pytest.raises(FileNotFoundError):
+        files.open_existing(path)
+    path.write_bytes(b"abcdef")
+    handle = files.open_existing(path)
+    assert files.size(handle) == 6
+    assert files.write(handle, [b"xy"]) == 2
+    files.close(handle)
+    assert path.read_bytes() == b"xycdef"
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(OSError, match="symbolic links"):
+        files.open_existing(tmp_path / "link")
+
+
+def test_a_file_without_content_may_hold_blocks_and_takes_them_along(tmp_path: Path) -> None:
+    files = OsFiles()
+    path, new = tmp_path / "a", tmp_path / "b"
+    assert files.allocated_bytes(path) == 0
+    handle = files.open_new(path)
+    assert files.allocated_bytes(path) == 0
+    try:
+        files.preallocate(handle, 1 << 20)
+    except OSError as error:
+        pytest.skip(f"this disk reserves nothing: {error.strerror}")
+    finally:
+        files.close(handle)
+    held = files.allocated_bytes(path)
+    assert held >= 1 << 20
+    files.rename(path, new)
+    assert (files.allocated_bytes(path), files.allocated_bytes(new)) == (0, held)
+    assert files.disk_bytes(tmp_path) > files.free_bytes(tmp_path)
+
+
 def test_the_lock_keeps_others_out_and_names_the_holder(tmp_path: Path) -> None:
     files, path = OsFiles(), tmp_path / "lock"
     assert not files.is_locked(path)

@@ -24,6 +24,7 @@ PROMPTS: Final = (
     "goodbye",
     "longest_reached",
     "storage_apology",
+    "storage_refused",
     "sample_message",
 )
 """Every prompt there is; ``tools/prompts/prompts.toml`` has the words."""

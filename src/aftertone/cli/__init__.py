@@ -10,7 +10,7 @@ import sys
 import typer
 
 from aftertone import __version__
-from aftertone.cli import call, configuration, mailbox, message, serve, state
+from aftertone.cli import call, configuration, doctor, mailbox, message, serve, state
 from aftertone.errors import AftertoneError, ConfigError, UsageError
 
 app = typer.Typer(
@@ -24,7 +24,7 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("call")(call.call)
 app.command("verify")(state.verify)
-app.command("doctor")(state.doctor)
+app.command("doctor")(doctor.doctor)
 app.command("login-link")(serve.login_link)
 app.add_typer(message.app, name="message")
 app.add_typer(mailbox.app, name="mailbox")

@@ -81,6 +81,8 @@ def show(message_id: Id, data: Data = DEFAULT_DATA, config: Config = None, as_js
         return
     for key, value in message.items():
         shown = ", ".join(f"{k} {v}" for k, v in value.items() if v) if isinstance(value, dict) else value
+        if (key, value) == ("clock", "unsure"):
+            shown = "unsure: it was not set when this came in, so the time is a guess"
         typer.echo(f"{key:16} {_printable(str(shown)) if shown not in (None, '', []) else '-'}")
 
 
@@ -191,7 +193,8 @@ def _resolve(api: Desk, text: str) -> str:
     if text == "last":
         if not everything:
             raise NotFoundError("there is no message yet")
-        return str(max(everything, key=lambda m: str(m["started_at"]))["id"])
+        # Ids ascend in the order of calls, whatever the clock said meanwhile.
+        return str(max(str(m["id"]) for m in everything))
     ends = {str(m["id"]) for m in everything if len(text) >= 4 and str(m["id"]).endswith(text.lower())}
     if len(ends) != 1:
         what = "no message's id ends" if not ends else f"{len(ends)} messages' ids end"
@@ -203,6 +206,7 @@ def _table(messages: list[dict[str, Any]]) -> Table:
     table = Table("", "when", "who", "length", "mailbox", "id", box=None, pad_edge=False)
     for m in messages:
         when = datetime.fromisoformat(m["started_at"]).astimezone().strftime("%Y-%m-%d %H:%M")
+        when = f"about {when}" if m["clock"] == "unsure" else when
         who = " ".join(part for part in (m["caller"]["name"], m["caller"]["number"]) if part) or "unknown caller"
         seconds = round(m["duration_ms"] / 1000)
         length = f"{seconds // 60}:{seconds % 60:02}" + (" cut off" if m["cut_off"] else "")

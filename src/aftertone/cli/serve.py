@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from aftertone.cli.options import DEFAULT_DATA, Config, Data, machine, settings_file
+from aftertone.config import environment_name
 from aftertone.errors import UsageError
 from aftertone.roles.folder import Folder, read_status
 from aftertone.roles.logs import set_up
 from aftertone.roles.supervisor import Supervisor
 
 
-def serve(data: Data = DEFAULT_DATA, config: Config = None) -> None:
+def serve(
+    data: Data = DEFAULT_DATA,
+    config: Config = None,
+    accept_storage: Annotated[
+        bool, typer.Option("--accept-storage", help="No alarm about weak storage, like storage.accept = true.")
+    ] = False,
+) -> None:
     """Start the answering machine and keep it running. Ctrl-C ends calls politely and stops it."""
     began_s = time.monotonic()
+    if accept_storage:
+        # The roles inherit it, and it is stronger than the settings file.
+        os.environ[environment_name("storage", "accept")] = "true"
     folder, settings = machine(data, config)
     folder.make()
     folder.lock()
@@ -66,8 +78,9 @@ class _Welcome:
         command = Path(sys.argv[0])
         shown = "aftertone" if command.name == "__main__.py" else _relative(command)
         option = "" if self._folder.root == Path("var").absolute() else f" --data {self._folder.root}"
+        calls = f"It refuses calls: {line['refuses']}." if "refuses" in line else "It takes calls now."
         typer.echo(
-            f"\nAftertone is ready after {time.monotonic() - self._began_s:.1f} s. It takes calls now.\n\n"
+            f"\nAftertone is ready after {time.monotonic() - self._began_s:.1f} s. {calls}\n\n"
             f"  Call      {line['sip']}\n"
             f"  Desk      {web}\n"
             f"  Data      {self._folder.root}\n"

@@ -52,6 +52,7 @@ from aftertone.journal import (
     unpack,
     unpack_batch,
 )
+from aftertone.journal.segment import NO_FLOOR
 from aftertone.store.blobs import DirectoryBlobs
 from aftertone.store.catalog import Catalog
 from aftertone.store.rebuild import adopt
@@ -324,7 +325,9 @@ class Deliverer:
     def _deliver(self, call: HeldCall) -> None:
         if call.begin is None and not call.after_damage:
             return  # its beginning went with a segment, which goes only after delivery
-        envelope, notes = envelope_of(call, self._unix_ms())
+        segments = self._ledger.segments_of(call.key) if call.begin is None else []
+        floor = self._reader.floor(segments[0]) if segments else NO_FLOOR
+        envelope, notes = envelope_of(call, self._unix_ms(), floor=floor)
         if self._catalog.has_message(envelope.id):
             return
         parcel = wrap(call, envelope, self._packets(call), notes=notes, detect=self._detect)

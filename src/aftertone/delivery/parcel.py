@@ -24,7 +24,8 @@ from aftertone.delivery.assemble import Assembled, assemble
 from aftertone.delivery.held import HeldCall
 from aftertone.delivery.rtpdump import SUFFIX, pack_rtpdump
 from aftertone.journal import PacketBatch
-from aftertone.model import Caller, EndReason, Envelope, Kind, Message, State
+from aftertone.journal.segment import NO_FLOOR, Floor
+from aftertone.model import Caller, Clock, EndReason, Envelope, Kind, Message, State, mint_id
 from aftertone.store.blobs import message_key
 from aftertone.store.rows import valid_mailbox_name
 from aftertone.store.tags import pack_tags
@@ -55,19 +56,27 @@ class Parcel:
     """The packets as they came, empty unless they are worth keeping."""
 
 
-def envelope_of(call: HeldCall, unix_ms: int) -> tuple[Envelope, tuple[str, ...]]:
-    """Return the call's envelope, or a makeshift when it was lost, and what is to be noted about that."""
+def envelope_of(call: HeldCall, unix_ms: int, *, floor: Floor = NO_FLOOR) -> tuple[Envelope, tuple[str, ...]]:
+    """Return the call's envelope, or a makeshift when it was lost, and what is to be noted about that.
+
+    ``floor`` is that of the first segment that mentions the call: it gives a makeshift its place among the others.
+    """
     if call.begin is None:
-        started_unix_ms = call.end.unix_ms if call.end is not None else unix_ms
-        makeshift_id = uuid5(_NAMESPACE, f"epoch {call.key[0]} call {call.key[1]}")
+        ended_unix_ms = call.end.unix_ms if call.end is not None else 0
+        # From the journal alone, so that a delivery that is repeated makes the same id.
+        name = uuid5(_NAMESPACE, f"epoch {call.key[0]} call {call.key[1]}")
+        makeshift_id = mint_id(floor.id_ms or ended_unix_ms, name.bytes[:10])
         notes = ("the journal lost the beginning of this recording; its caller and mailbox are not known",)
-        return Envelope(makeshift_id, DEFAULT_MAILBOX, Caller(), started_unix_ms, "", ()), notes
+        started_unix_ms = ended_unix_ms or unix_ms
+        envelope = Envelope(makeshift_id, DEFAULT_MAILBOX, Caller(), started_unix_ms, "", (), clock=Clock.UNSURE)
+        return envelope, notes
     try:
         envelope = Envelope.from_json(json.loads(call.begin.envelope_json))
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
-        started_unix_ms = call.begin.unix_ms
+        begin = call.begin
         notes = ("the envelope of this recording could not be read; its caller and mailbox are not known",)
-        return Envelope(call.begin.message_id, DEFAULT_MAILBOX, Caller(), started_unix_ms, "", ()), notes
+        envelope = Envelope(begin.message_id, DEFAULT_MAILBOX, Caller(), begin.unix_ms, "", (), clock=Clock.UNSURE)
+        return envelope, notes
     envelope = replace(envelope, id=call.begin.message_id)
     if not valid_mailbox_name(envelope.mailbox):
         return envelope, (f"addressed to {envelope.mailbox[:80]!r}, which cannot be a mailbox",)
@@ -106,6 +115,7 @@ def wrap(
         mailbox_reason=envelope.mailbox_reason,
         forwarded=envelope.forwarded,
         notes=(*notes, *assembled.notes, *doubts, *oddities, *_call_notes(call, assembled)),
+        clock=envelope.clock,
     )
     audio = io.BytesIO()
     if message.blob:

@@ -11,9 +11,10 @@ from __future__ import annotations
 from aftertone.journal.batch import BATCH_BYTES, ROW_BYTES, PacketBatch, join_batches, pack_batch, unpack_batch
 from aftertone.journal.committer import JournalFull
 from aftertone.journal.entry import Entry, unpack
+from aftertone.journal.floor import read_floor
 from aftertone.journal.reader import Damage, JournalReader
 from aftertone.journal.record import MAX_PAYLOAD_BYTES, Begin, End, Event, Kind, Record, Refused
-from aftertone.journal.segment import SegmentName
+from aftertone.journal.segment import Floor, SegmentName
 from aftertone.journal.stats import SYNC_BOUNDS_S, WriterState, WriterStats
 from aftertone.journal.writer import JournalWriter
 
@@ -27,6 +28,7 @@ __all__ = [
     "End",
     "Entry",
     "Event",
+    "Floor",
     "JournalFull",
     "JournalReader",
     "JournalWriter",
@@ -39,6 +41,7 @@ __all__ = [
     "WriterStats",
     "join_batches",
     "pack_batch",
+    "read_floor",
     "unpack",
     "unpack_batch",
 ]

@@ -8,9 +8,10 @@ Specification: docs/journal-format.md, "Writing".
 Theory of operation: `append` numbers a record and queues it. `step`, called when `due_ns` says so, takes what has gathered,
 writes it to the open segment, syncs, and only then publishes the sequence number that everything up to is durable. After an
 error the segment is given up for ever, because a kernel that failed a sync reports success to the next one without having
-written anything; the batch goes to a new segment under the same sequence numbers, and readers drop what they meet twice. A
-second error in a row makes the state FAILED: the batch is kept, appends are taken up to a bound, and a new segment is tried
-at fixed intervals. `append` and the getters may be called from any thread; `step`, `open` and `close` from one at a time.
+written anything; the batch goes to a new segment under the same sequence numbers, and readers drop what they meet twice. On
+a full disk that segment is made of the reserve (`reserve`), so that calls in progress go on. A second error in a row, or a
+full disk without a reserve, makes the state FAILED: the batch is kept, appends are taken up to a bound, and a new segment is
+tried at fixed intervals. `append` and the getters may be called from any thread; `step`, `open` and `close` from one at a time.
 """
 
 from __future__ import annotations
@@ -24,11 +25,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from aftertone.errors import BusyError, StateError, StorageError
+from aftertone.errors import BusyError, StateError, StorageError, StorageFullError
 from aftertone.files import Files, LockHeldError
+from aftertone.journal.floor import read_floor
 from aftertone.journal.output import SegmentOutput
 from aftertone.journal.record import HEADER_BYTES, MAX_PAYLOAD_BYTES, Kind, pack_header
-from aftertone.journal.segment import BLOCK_BYTES, BOOT_ID_BYTES, DATA_OFFSET, LAST_NUMBER, SegmentHeader, SegmentName
+from aftertone.journal.reserve import Reserve, says_full
+from aftertone.journal.segment import (
+    BLOCK_BYTES,
+    BOOT_ID_BYTES,
+    DATA_OFFSET,
+    LAST_NUMBER,
+    NO_FLOOR,
+    Floor,
+    SegmentHeader,
+    SegmentName,
+)
 from aftertone.journal.stats import Histogram, WriterState, WriterStats
 
 LOCK_NAME: Final = "lock"
@@ -43,6 +55,12 @@ _NOT_OURS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EINV
 
 class JournalFull(BusyError):
     """The disk has not kept up and the queue is full; the record was not taken."""
+
+
+class JournalInUse(StorageError):
+    """Another process writes in this folder; waiting does not help, a person must choose."""
+
+    retry = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +89,14 @@ class Committer:
         segment_bytes: int = SEGMENT_BYTES,
         commit_interval_ms: int = COMMIT_INTERVAL_MS,
         queue_bytes: int = QUEUE_BYTES,
+        reserve_bytes: int = 0,
+        floor: Callable[[], Floor] = lambda: NO_FLOOR,
     ) -> None:
-        """Remember the settings; nothing is touched before `open`.
+        """Remember the settings; nothing is touched before `open`, and the reserve is not made before `tend_reserve`.
 
         ``boot_id`` is 16 bytes that nobody outside can guess; ``notify`` hears each new durable sequence number on the
-        thread that steps; ``clock_ns`` is monotonic. Raises ValueError for sizes that cannot work.
+        thread that steps; ``clock_ns`` is monotonic. ``floor`` is asked on the same thread when a segment is made, for what
+        its header says of the time before it. Raises ValueError for sizes that cannot work.
         """
         if len(boot_id) != BOOT_ID_BYTES:
             raise ValueError(f"a boot id has {BOOT_ID_BYTES} bytes")
@@ -86,9 +107,13 @@ class Committer:
         self._boot_id = boot_id
         self._notify = notify
         self._clock_ns = clock_ns
+        self._floor = floor
+        self.found_floor = NO_FLOOR
+        """What the journal of earlier epochs said of the time; known when `open` has returned."""
         self._segment_bytes = segment_bytes
         self._interval_ns = commit_interval_ms * 1_000_000
         self._queue_limit_bytes = queue_bytes
+        self._reserve = Reserve(files, self._directory, reserve_bytes)
         self._mutex = threading.Lock()
         self._queue: deque[_Waiting] = deque()
         self._batch: list[_Waiting] = []
@@ -111,22 +136,27 @@ class Committer:
         self._written_bytes = 0
         self._retired = 0
         self._last_error = ""
+        self._full = False
+        """The last error said that there is no room."""
 
     # -- opening
 
     def open(self) -> int:
         """Take the folder, begin a new epoch with a new segment, and return the epoch.
 
-        On return the segment, its name and the folders above it are durable. Raises StorageError when another process
-        holds the folder (the message names it) or when two new segments in a row could not be made; nothing stays open
-        or locked then. Raises StateError when open already.
+        On return the segment, its name and the folders above it are durable. Raises JournalInUse when another process
+        holds the folder (the message names it), StorageFullError when there is no room for a segment, StorageError when two
+        in a row could not be made; nothing stays open or locked then, and it may be tried again. The reserve is not
+        touched: no call is in progress yet. Raises StateError when open already.
         """
         if self._state is not WriterState.CLOSED or self._epoch:
             raise StateError(f"the journal in {self._directory} was opened before: make a new writer for a new epoch")
         try:
             self._make_directories()
             self._lock_handle = self._files.lock(self._directory / LOCK_NAME)
-            self._epoch = self._next_epoch()
+            listed = self._files.list_directory(self._directory)
+            self.found_floor = read_floor(self._files, self._directory, listed)
+            self._epoch = self._next_epoch(listed)
             try:
                 self._segment = self._new_segment()
             except OSError as error:
@@ -134,16 +164,18 @@ class Committer:
                 self._segment = self._new_segment()
         except LockHeldError as error:
             holder = "another process" if error.pid is None else f"process {error.pid}"
-            raise StorageError(
+            raise JournalInUse(
                 f"the journal in {self._directory} is in use by {holder}: stop it, or give this line its own folder"
             ) from error
         except OSError as error:
-            raise StorageError(f"the journal in {self._directory} cannot be opened: {error}") from error
+            kind = StorageFullError if says_full(error) else StorageError
+            raise kind(f"the journal in {self._directory} cannot be opened: {error}") from error
         finally:
             if self._segment is None:
                 self._epoch = self._number = 0
                 self._release()
         self._began_ns = self._clock_ns() - self._interval_ns
+        self._reserve.look()
         self._state = WriterState.OK
         return self._epoch
 
@@ -160,8 +192,8 @@ class Committer:
                 if error.errno not in _NOT_OURS:
                     raise
 
-    def _next_epoch(self) -> int:
-        names = (SegmentName.parse(name, aside=True) for name in self._files.list_directory(self._directory))
+    def _next_epoch(self, listed: list[str]) -> int:
+        names = (SegmentName.parse(name, aside=True) for name in listed)
         epoch = max((name.epoch for name in names if name is not None), default=0) + 1
         if epoch > LAST_NUMBER:
             raise StorageError(f"the journal in {self._directory} has used up its epochs: move its segments away")
@@ -220,11 +252,16 @@ class Committer:
             if not self._batch:
                 self._gather()
             attempts = 1 if self._state is WriterState.FAILED else 2
-        for _ in range(attempts):
+        reserve_tried = False
+        while attempts:
+            attempts -= 1
             try:
                 self._write_batch()
             except (OSError, MemoryError) as error:
                 self._retire(error)
+                if self._full and not reserve_tried and self._reserve.look():
+                    # A full disk is what the reserve is for, whichever attempt met it.
+                    attempts, reserve_tried = max(attempts, 1), True
                 continue
             self._publish()
             return True
@@ -244,11 +281,11 @@ class Committer:
     def _write_batch(self) -> None:
         batch_bytes = sum(waiting.cost_bytes for waiting in self._batch)
         segment = self._segment
-        if segment is not None and not segment.is_empty and segment.size_bytes + batch_bytes > self._segment_bytes:
+        if segment is not None and not segment.is_empty and segment.size_bytes + batch_bytes > segment.limit_bytes:
             segment.abandon()
             segment = self._segment = None
         if segment is None:
-            segment = self._segment = self._new_segment()
+            segment = self._segment = self._new_segment(spend_reserve=self._full)
         seed = segment.header.seed
         buffers: list[bytes] = []
         for waiting in self._batch:
@@ -279,18 +316,35 @@ class Committer:
             self._batch = []
             self._oldest_batch_ns = None
             self._state = WriterState.OK
+            self._full = False
             durable = self._durable
         self._notify(durable)
 
     # -- segments
 
-    def _new_segment(self) -> SegmentOutput:
+    def tend_reserve(self, keep_free_bytes: int) -> None:
+        """Make the reserve if it is missing and ``keep_free_bytes`` stay free beside it. On the thread that steps.
+
+        Durable on return when `stats` says that it is there; never raises for the disk, `stats` says what is wrong.
+        """
+        if self._state is WriterState.OK:
+            self._reserve.tend(keep_free_bytes, self._clock_ns())
+
+    def _new_segment(self, *, spend_reserve: bool = False) -> SegmentOutput:
         if self._number >= LAST_NUMBER:
             raise StorageError(f"epoch {self._epoch} of the journal has used up its segment numbers: restart the line")
         self._number += 1
-        header = SegmentHeader(SegmentName(self._epoch, self._number), self._boot_id, self._durable + 1)
+        now, found = self._floor(), self.found_floor
+        floor = Floor(max(now.id_ms, found.id_ms), now.clock_ms or found.clock_ms)
+        header = SegmentHeader(SegmentName(self._epoch, self._number), self._boot_id, self._durable + 1, floor=floor)
+        limit_bytes = self._segment_bytes
         try:
-            segment = SegmentOutput.create(self._files, self._directory, header)
+            segment = None
+            if spend_reserve:
+                limit_bytes = max(limit_bytes, self._reserve.look())
+                segment = self._reserve.become(header)
+            if segment is None:
+                segment = SegmentOutput.create(self._files, self._directory, header)
         except FileExistsError:
             raise  # somebody else's file: not ours to remove
         except BaseException:
@@ -300,7 +354,7 @@ class Committer:
         # disk this keeps one file of a row of failed attempts, not thousands.
         self._drop_worthless()
         try:
-            segment.prepare(self._segment_bytes)
+            segment.prepare(limit_bytes)
         except BaseException:
             segment.abandon()
             self._worthless.append(segment.path)
@@ -322,6 +376,7 @@ class Committer:
         with self._mutex:
             self._retired += 1
             self._last_error = f"{type(error).__name__}: {error}"
+            self._full = says_full(error)
 
     def _fail(self) -> None:
         with self._mutex:
@@ -384,6 +439,13 @@ class Committer:
         except OSError as error:
             raise StorageError(f"the disk under {self._directory} does not tell its free space: {error}") from error
 
+    def disk_bytes(self) -> int:
+        """Return the size of the disk under the journal in bytes; raises StorageError when it does not say."""
+        try:
+            return self._files.disk_bytes(self._directory)
+        except OSError as error:
+            raise StorageError(f"the disk under {self._directory} does not tell its size: {error}") from error
+
     def stats(self) -> WriterStats:
         """Return a snapshot of the figures. Any thread."""
         segment = self._segment
@@ -399,6 +461,9 @@ class Committer:
                 written_bytes=self._written_bytes,
                 retired_segments=self._retired,
                 last_error=self._last_error,
+                full=self._full,
+                reserve_bytes=self._reserve.held_bytes,
+                reserve_why=self._reserve.why,
                 sync_counts=tuple(self._histogram.counts),
                 sync_sum_s=self._histogram.sum_s,
             )

@@ -11,6 +11,7 @@ nothing, and an epoch that anybody has seen a record of is never used again.
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +28,8 @@ class SegmentOutput:
         self.path = path
         self.header = header
         self.size_bytes = 0
+        self.limit_bytes = 0
+        """Where the next segment is to begin; a single longer record is written all the same."""
         self.acknowledged = 0
         """Commits that were durable in this segment."""
 
@@ -43,8 +46,33 @@ class SegmentOutput:
             raise
         return SegmentOutput(files, path, header, handle)
 
+    @staticmethod
+    def adopt(files: Files, source: Path, header: SegmentHeader) -> SegmentOutput:
+        """Take an empty file of the same folder, with the blocks that it holds, and make its new name durable.
+
+        `prepare` comes next. Raises FileExistsError when the name is taken, OSError otherwise, also when the file is not
+        empty. On an error no descriptor is left open.
+        """
+        name, directory = str(header.name), source.parent
+        path = directory / name
+        handle = files.open_existing(source)
+        try:
+            if files.size(handle):
+                raise OSError(errno.EINVAL, "somebody wrote into it", str(source))
+            # A rename replaces; nothing of ours has that name, and what is not ours is not ours to replace.
+            if name in files.list_directory(directory):
+                raise FileExistsError(errno.EEXIST, "the segment exists already", str(path))
+            files.rename(source, path)
+            files.sync_directory(directory)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                files.close(handle)
+            raise
+        return SegmentOutput(files, path, header, handle)
+
     def prepare(self, segment_bytes: int) -> None:
         """Reserve blocks where the file system can, write the header and make it durable."""
+        self.limit_bytes = segment_bytes
         with contextlib.suppress(OSError):  # reserving is a favour: what the writes say is what counts
             self._files.preallocate(self._handle, segment_bytes)
         self.size_bytes += write_all(self._files, self._handle, [pack_segment_header(self.header)])

@@ -32,8 +32,10 @@ from aftertone.files import Files
 from aftertone.journal.committer import LOCK_NAME
 from aftertone.journal.record import Record
 from aftertone.journal.scan import Found, SegmentScanner, Skipped, Unreadable
-from aftertone.journal.segment import FORMAT_VERSION, SegmentHeader, SegmentName
+from aftertone.journal.segment import FORMAT_VERSION, NO_FLOOR, Floor, SegmentHeader, SegmentName
 
+READ_PATIENCE: Final = 20
+"""For a follower that polls twice a second: ten seconds until a block that cannot be read is given up."""
 DAMAGE_LIMIT: Final = 1000
 """Damage kept for showing; `damage_count` goes on counting. Nobody reads a longer list, and the segments are kept."""
 
@@ -87,7 +89,13 @@ class SequenceSet:
 class JournalReader:
     """Reads a journal folder from its beginning and follows its growth. One thread; holds one descriptor."""
 
-    def __init__(self, files: Files, directory: Path) -> None:
+    def __init__(self, files: Files, directory: Path, *, patience: int = 0) -> None:
+        """Remember the folder; nothing is touched.
+
+        ``patience``: so many times in each segment a read that the disk refuses ends a poll with StorageError, to be tried again,
+        before what cannot be read is given up and reported as damage. A cable that was loose for a moment costs nothing then.
+        """
+        self._patience = patience
         self.damage: list[Damage] = []
         self.damage_count = 0
         self._files = files
@@ -140,7 +148,7 @@ class JournalReader:
             if self._finished is not None and name <= self._finished:
                 continue
             try:
-                self._scanner = SegmentScanner(self._files, self._directory, name)
+                self._scanner = SegmentScanner(self._files, self._directory, name, self._patience)
             except FileNotFoundError:
                 continue  # an empty segment that the writer gave up between our listing and now
             if self._finished is None or self._finished.epoch != name.epoch:
@@ -254,6 +262,24 @@ class JournalReader:
         except OSError as error:
             raise StorageError(f"the lock of the journal in {self._directory} cannot be read: {error}") from error
         return frozenset(epochs).difference(open_epochs)
+
+    def floor(self, segment: SegmentName) -> Floor:
+        """Return what a segment's header says of the time before it; zeros when it says nothing or is gone.
+
+        Raises StorageError.
+        """
+        try:
+            try:
+                scanner = SegmentScanner(self._files, self._directory, segment)
+            except FileNotFoundError:
+                return NO_FLOOR
+            try:
+                header = scanner.load_header()
+            finally:
+                scanner.close()
+        except OSError as error:
+            raise StorageError(f"segment {segment} in {self._directory} cannot be read: {error}") from error
+        return NO_FLOOR if header is None or header.version != FORMAT_VERSION else header.floor
 
     def records(self, segment: SegmentName) -> Iterator[Record]:
         """Yield the intact records of one segment again, from its start, apart from `poll`.

@@ -64,8 +64,10 @@ class Unreadable:
 class SegmentScanner:
     """Reads one segment from its start. Holds one descriptor until `close`. Raises OSError."""
 
-    def __init__(self, files: Files, directory: Path, name: SegmentName) -> None:
+    def __init__(self, files: Files, directory: Path, name: SegmentName, patience: int = 0) -> None:
+        """Open the segment. ``patience``: so many times a read that the disk refuses is an OSError, to be tried again."""
         self.name = name
+        self._patience = patience
         self.header: SegmentHeader | None = None
         self._files = files
         self._handle = files.open_read(directory / str(name))
@@ -187,6 +189,9 @@ class SegmentScanner:
             return self._read_fully(offset, length)
         except OSError as error:
             if error.errno != errno.EIO:
+                raise
+            if self._patience > 0:
+                self._patience -= 1
                 raise
         # Part of it cannot be read. Take what can, block by block: one bad block must not hide its neighbours.
         pieces = []

@@ -1,7 +1,8 @@
 """Segments: their names and the header that each begins with.
 
 Owns: file names, the header record and its second copy, the seed of a segment's checksums, the block that commits are
-aligned to. Refuses to know: how segments are opened, written or read.
+aligned to, and the floor under the clock that a header carries. Refuses to know: how segments are opened, written or read,
+and what a clock is.
 
 Specification: docs/journal-format.md.
 
@@ -29,7 +30,7 @@ LAST_NUMBER: Final = 2**32 - 1
 """Highest epoch and highest segment number."""
 
 _NAME: Final = re.compile(r"e([0-9a-f]{8})-n([0-9a-f]{8})\.journal(\.damaged)?")
-_HEADER: Final = struct.Struct("<IIIQ16s")
+_HEADER: Final = struct.Struct("<IIIQ16sQQ")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -58,6 +59,22 @@ class SegmentName:
 
 
 @dataclass(frozen=True, slots=True)
+class Floor:
+    """What is known of the time before a segment was made, so that a clock that starts again too low is noticed.
+
+    0 in either field says that it is not known, as in headers that were written before these fields were.
+    """
+
+    id_ms: int = 0
+    """No id that was minted before has a later time in it."""
+    clock_ms: int = 0
+    """What the wall clock was last taken for, milliseconds since 1970."""
+
+
+NO_FLOOR: Final = Floor()
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentHeader:
     """What the first blocks of a segment say."""
 
@@ -67,6 +84,7 @@ class SegmentHeader:
     first_sequence: int
     """Sequence of the first record that was to be written here; everything below it was durable before."""
     version: int = FORMAT_VERSION
+    floor: Floor = NO_FLOOR
 
     @property
     def seed(self) -> int:
@@ -82,7 +100,13 @@ def seed_of(boot_id: bytes, name: SegmentName) -> int:
 def pack_segment_header(header: SegmentHeader) -> bytes:
     """Return the first `DATA_OFFSET` bytes of a segment: the same block twice."""
     payload = _HEADER.pack(
-        header.version, header.name.epoch, header.name.number, header.first_sequence, header.boot_id
+        header.version,
+        header.name.epoch,
+        header.name.number,
+        header.first_sequence,
+        header.boot_id,
+        header.floor.id_ms,
+        header.floor.clock_ms,
     ).ljust(BLOCK_BYTES - HEADER_BYTES, b"\0")
     block = pack_header(Kind.SEGMENT, payload, seed=0, epoch=header.name.epoch, sequence=0, durable=0) + payload
     return block + block
@@ -102,7 +126,7 @@ def parse_segment_header(data: bytes, name: SegmentName) -> SegmentHeader | None
         record = parse_record(frame, data[payload_start : payload_start + frame.length])
         if record is None:
             continue
-        version, epoch, number, first_sequence, boot_id = _HEADER.unpack_from(record.payload)
+        version, epoch, number, first_sequence, boot_id, id_ms, clock_ms = _HEADER.unpack_from(record.payload)
         if (epoch, number) == (name.epoch, name.number):
-            return SegmentHeader(name, boot_id, first_sequence, version)
+            return SegmentHeader(name, boot_id, first_sequence, version, Floor(id_ms, clock_ms))
     return None

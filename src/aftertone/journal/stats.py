@@ -55,6 +55,12 @@ class WriterStats:
     """Segments given up after an error."""
     last_error: str
     """The latest error in words, empty when there was none; it stays after recovery."""
+    full: bool
+    """What went wrong last is that there is no room; false again when a commit succeeds."""
+    reserve_bytes: int
+    """What the reserve held when it was last looked at."""
+    reserve_why: str
+    """Why it does not hold what it should, empty when it does or when none was made yet."""
     sync_counts: tuple[int, ...]
     """Syncs per bucket of `SYNC_BOUNDS_S`, not cumulative."""
     sync_sum_s: float

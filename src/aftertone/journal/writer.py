@@ -19,6 +19,7 @@ from aftertone.errors import StateError
 from aftertone.files import Files
 from aftertone.journal.committer import COMMIT_INTERVAL_MS, QUEUE_BYTES, SEGMENT_BYTES, Committer
 from aftertone.journal.record import Kind
+from aftertone.journal.segment import NO_FLOOR, Floor
 from aftertone.journal.stats import WriterStats
 
 _log = logging.getLogger(__name__)
@@ -38,11 +39,14 @@ class JournalWriter:
         segment_bytes: int = SEGMENT_BYTES,
         commit_interval_ms: int = COMMIT_INTERVAL_MS,
         queue_bytes: int = QUEUE_BYTES,
+        reserve_bytes: int = 0,
+        floor: Callable[[], Floor] = lambda: NO_FLOOR,
     ) -> None:
         """Remember the settings.
 
         ``notify`` is called on the writer thread with each new durable sequence number; it must be quick, and what it
-        raises is logged and otherwise ignored. ``boot_id``: see `files.machine_boot_id`.
+        raises is logged and otherwise ignored. ``boot_id``: see `files.machine_boot_id`. ``floor`` is asked on the writer
+        thread when a segment is made, and before that once on the thread that opens.
         """
         self._heard = notify
         self._clock_ns = clock_ns
@@ -55,10 +59,13 @@ class JournalWriter:
             segment_bytes=segment_bytes,
             commit_interval_ms=commit_interval_ms,
             queue_bytes=queue_bytes,
+            reserve_bytes=reserve_bytes,
+            floor=floor,
         )
         self._wake = threading.Condition()
         self._sleeping_long = False
         self._stopping = False
+        self._keep_free_bytes: int | None = None
         self._thread: threading.Thread | None = None
         self._pid = 0
 
@@ -70,6 +77,11 @@ class JournalWriter:
         self._thread.start()
         return epoch
 
+    @property
+    def found_floor(self) -> Floor:
+        """What the journal of earlier epochs said of the time; known when `open` has returned."""
+        return self._committer.found_floor
+
     def append(self, kind: Kind, payload: bytes, *, arrival_ns: int | None = None, urgent: bool = False) -> int:
         """Queue a record and return its sequence number; durable once `notify` heard that number or a higher one.
 
@@ -78,6 +90,8 @@ class JournalWriter:
         ValueError for a payload above 4 MiB, StateError when the journal is not open, and in a forked child, which has no
         writer thread.
         """
+        if not self._pid:
+            raise StateError("the journal is not open")
         if os.getpid() != self._pid:
             raise StateError("the journal is not open in this process: a forked child must not write to it")
         sequence = self._committer.append(kind, payload, arrival_ns=arrival_ns, urgent=urgent)
@@ -97,6 +111,19 @@ class JournalWriter:
     def free_bytes(self) -> int:
         """Return the free space under the journal in bytes; raises StorageError when the disk does not say."""
         return self._committer.free_bytes()
+
+    def disk_bytes(self) -> int:
+        """Return the size of the disk under the journal in bytes; raises StorageError when it does not say."""
+        return self._committer.disk_bytes()
+
+    def keep_reserve(self, keep_free_bytes: int) -> None:
+        """Have the reserve made if it is missing and ``keep_free_bytes`` stay free beside it; `stats` tells what came of it.
+
+        Any thread; returns at once. Does nothing while the journal is not open.
+        """
+        with self._wake:
+            self._keep_free_bytes = keep_free_bytes
+            self._wake.notify()
 
     def stats(self) -> WriterStats:
         """Return a snapshot of the figures. Any thread."""
@@ -120,6 +147,9 @@ class JournalWriter:
         while True:
             try:
                 self._committer.step()
+                if (keep_free_bytes := self._keep_free_bytes) is not None:
+                    self._keep_free_bytes = None
+                    self._committer.tend_reserve(keep_free_bytes)
             except Exception as error:  # a bug, but a dead thread would lose calls in silence
                 _log.exception("the journal writer met an error that nobody foresaw")
                 self._committer.give_up_segment(error)
@@ -129,6 +159,8 @@ class JournalWriter:
                 due_ns = self._committer.due_ns()
                 if self._stopping:
                     return
+                if self._keep_free_bytes is not None:
+                    continue
                 if due_ns is None:
                     self._wake.wait()
                 else:

@@ -23,7 +23,7 @@ from aftertone.audio.clips import Clip, encode_clip
 from aftertone.audio.codec import Decoder
 from aftertone.audio.prompts import BEEP_HZ
 from aftertone.audio.samples import Samples
-from aftertone.errors import EnvironmentFault, UsageError
+from aftertone.errors import AftertoneError, EnvironmentFault, UsageError
 from aftertone.model import SAMPLE_RATE_HZ, Codec
 from aftertone.net.addresses import local_host_towards
 from aftertone.net.endpoint import SipEndpoint
@@ -70,6 +70,8 @@ class Outcome:
     beep_heard: bool = False
     sent_ms: int = 0
     codec: str = ""
+    early_ms: int = 0
+    """Sound that came before any answer."""
     hung_up: bool = False
     bye_status: int | None = None
     failure: str = ""
@@ -133,12 +135,15 @@ class TestCaller:
         self.outcome = Outcome()
         self.sent_ns: list[int] = []
         """Monotonic time of each frame that was sent."""
+        self.early: list[bytes] = []
+        """Payloads that came before any answer, as they came; their codec is the outcome's."""
         self._answered: asyncio.Future[sip.CallAnswered | None] = asyncio.get_running_loop().create_future()
         self._gone = asyncio.Event()
         self._plan: MediaPlan | None = None
         self._dialog: sip.DialogId | None = None
         self._call: sip.CallId | None = None
         self._offer = b""
+        self._rtp: _Rtp | None = None
         self._endpoint: SipEndpoint | None = None
 
     async def run(self) -> Outcome:
@@ -154,6 +159,7 @@ class TestCaller:
         await endpoint.start()
         loop = asyncio.get_running_loop()
         rtp_transport, rtp = await loop.create_datagram_endpoint(_Rtp, local_addr=(local_host, 0))
+        self._rtp = rtp
         try:
             port = rtp_transport.get_extra_info("sockname")[1]
             codecs = negotiation.DEFAULT_CODECS if self._wish.codec is None else (self._wish.codec,)
@@ -255,16 +261,20 @@ class TestCaller:
 
     def _on_event(self, event: sip.Event) -> None:
         match event:
-            case sip.CallProgress(_, status, _):
+            case sip.CallProgress(_, status, response):
                 if status == 180 and not self.outcome.ringing:
                     self.outcome.ringing = True
                     self._report("ringing")
+                if response.body and self._plan is None:
+                    self._listen_early(response.body)
             case sip.CallAnswered():
                 self.outcome.answered = True
                 if not self._answered.done():
                     self._answered.set_result(event)
             case sip.CallFailed(_, status, reason):
                 self.outcome.status = status
+                if self.early:
+                    self._report(f"heard {self.outcome.early_ms / 1000:.2f} s of sound")
                 self._fail(f"refused: {status} {reason}")
                 if not self._answered.done():
                     self._answered.set_result(None)
@@ -278,6 +288,26 @@ class TestCaller:
             case sip.ReofferReceived(_, transaction, _) | sip.RequestInDialog(_, transaction, _):
                 if self._endpoint is not None:
                     self._endpoint.respond(transaction, 488)
+
+    def _listen_early(self, answer: bytes) -> None:
+        """Hear what comes before any answer (RFC 3960)."""
+        if self._rtp is None:
+            return
+        try:
+            plan = self._plan = negotiation.plan_from_answer(self._offer, answer)
+        except AftertoneError as error:
+            self._report(f"a description before the answer cannot be used: {error}")
+            return
+        voice = {p.number for p in plan.payload_types if p.name == plan.codec.value}
+
+        def hear(data: bytes) -> None:
+            if data[1] & 0x7F in voice:
+                self.early.append(data[12:])
+                self.outcome.early_ms += plan.ptime_ms
+
+        self.outcome.codec = plan.codec.value
+        self._report(f"not answered, but there is something to hear ({plan.codec.value})")
+        self._rtp.on_packet = hear
 
     def _fail(self, text: str) -> None:
         self.outcome.failure = text

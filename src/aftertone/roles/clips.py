@@ -27,6 +27,10 @@ from aftertone.voicemail.directory import GREETINGS, Directory
 Frames = tuple[bytes, ...]
 DEFAULT_GREETING: Final = "greeting_default"
 _FRAME: Final = Clip("silence", np.zeros(160, np.int16), 8000)
+REFUSED: Final = "storage_refused"
+"""What a caller hears whose call cannot be kept."""
+LEAD_S: Final = 0.2
+"""Silence before it: it comes by early media, and some phones open their ear only when they have read the 183."""
 TAIL_S: Final = 0.16
 """Silence behind every clip after which we say nothing: a phone whose jitter buffer moves only when something arrives
 (baresip, tests/interop) would keep the end of the beep or of the goodbye to itself."""
@@ -41,7 +45,11 @@ class Clips:
         self._greetings: dict[str, dict[Codec, Frames]] = {}
         self._by_mailbox: dict[str, dict[Codec, Frames]] = {}
         self.warnings: list[str] = []
-        clips = [beep(), *(prompt(name) for name in (DEFAULT_GREETING, *FAREWELLS.values()))]
+        clips = [
+            beep(),
+            *(prompt(name) for name in (DEFAULT_GREETING, *FAREWELLS.values())),
+            _with_lead(prompt(REFUSED)),
+        ]
         for clip in clips:
             name = BEEP if clip is clips[0] else clip.name
             for codec in CODECS:
@@ -76,6 +84,11 @@ class Clips:
     def _encode(path: Path) -> dict[Codec, Frames]:
         clip = load_clip(path)
         return {codec: encode_clip(clip, codec).frames for codec in CODECS}
+
+
+def _with_lead(clip: Clip) -> Clip:
+    silence = np.zeros(round(clip.rate_hz * LEAD_S), np.int16)
+    return Clip(clip.name, np.concatenate([silence, clip.samples]), clip.rate_hz)
 
 
 def _with_tail(clip: Clip) -> Clip:

@@ -16,7 +16,7 @@ from typing import Final
 from aftertone.delivery.deliver import Deliverer
 from aftertone.errors import AftertoneError
 from aftertone.files import OsFiles
-from aftertone.journal.reader import JournalReader
+from aftertone.journal.reader import READ_PATIENCE, JournalReader
 from aftertone.roles.folder import write_status
 from aftertone.roles.process import Start, run_role
 from aftertone.store.blobs import DirectoryBlobs
@@ -60,7 +60,7 @@ def main(start: Start) -> None:
 
 def _deliver(start: Start, catalog: Catalog) -> bool:
     """Deliver until SIGTERM (True) or until the storage must be opened anew (False, or an error)."""
-    reader = JournalReader(OsFiles(), start.folder.journal)
+    reader = JournalReader(OsFiles(), start.folder.journal, patience=READ_PATIENCE)
     deliverer = Deliverer(reader, DirectoryBlobs(start.folder.blobs), catalog, logger=start.logger)
     deliverer.recover()
     start.ready({})

@@ -5,7 +5,7 @@ routes and what a message is.
 
 Theory of operation: uvicorn serves on a socket that was bound here, so that a port in use is our error and not a traceback.
 The directory is published at start when it differs from the catalog, and before any change to a mailbox or greeting is
-acknowledged.
+acknowledged. While the storage cannot be opened, a waiting room on the same socket answers probes and says what is the matter.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import uvicorn
+from starlette.applications import Starlette
 
 from aftertone import __version__
 from aftertone.config import Settings
@@ -34,8 +35,11 @@ from aftertone.voicemail import directory as directories
 from aftertone.voicemail.directory import Directory
 from aftertone.web.app import create_app, stop_streams
 from aftertone.web.services import DeskServices
+from aftertone.web.waiting import create_waiting_room
 
 LOGIN_LINK_S: Final = 24 * 3600
+FIRST_WAIT_S: Final = 0.2
+LONGEST_WAIT_S: Final = 10.0
 
 
 def open_desk(folder: Folder, settings: Settings, token: str, files: Files = OS_FILES) -> tuple[Catalog, DeskServices]:
@@ -147,15 +151,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve(start: Start) -> None:
-    sock = bind_web(start.settings.web.host, start.settings.web.port)
-    token = start.folder.token()
-    catalog, services = await _open_patiently(start, token)
-    host, port = sock.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    base = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}"  # noqa: S104 - a comparison
-    app = create_app(services)
-    server = _Server(
+def _server(app: Starlette) -> _Server:
+    return _Server(
         uvicorn.Config(
             app,
             log_level="warning",
@@ -166,6 +163,34 @@ async def _serve(start: Start) -> None:
             lifespan="on",
         )
     )
+
+
+@contextlib.asynccontextmanager
+async def _waiting_room(start: Start, sock: socket.socket) -> AsyncIterator[None]:
+    """Answer on the desk's socket for as long as this lasts."""
+    folder = start.folder
+    app = create_waiting_room(
+        lambda: read_status(folder, "line"), lambda: read_status(folder, "delivery"), start.settings.web.names
+    )
+    server = _server(app)
+    # The server closes what it is given.
+    serving = asyncio.create_task(server.serve([sock.dup()]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def _serve(start: Start) -> None:
+    sock = bind_web(start.settings.web.host, start.settings.web.port)
+    token = start.folder.token()
+    catalog, services = await open_patiently(start, token, sock)
+    host, port = sock.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    base = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}"  # noqa: S104 - a comparison
+    app = create_app(services)
+    server = _server(app)
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -178,7 +203,11 @@ async def _serve(start: Start) -> None:
         await asyncio.sleep(0.01)
     facts: dict[str, object] = {"url": base}
     if catalog.password_hash() is None:
-        facts["login"] = login_link(catalog, base)
+        try:
+            facts["login"] = login_link(catalog, base)
+        except StorageError as error:
+            # The desk is where an owner looks why nothing works: it opens all the same.
+            start.logger.error("no login link could be made; 'aftertone login-link' makes one later", error=str(error))
     start.ready(facts)
     start.logger.info("desk is open", url=base)
     try:
@@ -190,18 +219,24 @@ async def _serve(start: Start) -> None:
         catalog.close()
 
 
-async def _open_patiently(start: Start, token: str) -> tuple[Catalog, DeskServices]:
-    """Open the desk, waiting for storage that is away: it may come back, and calls are taken meanwhile."""
-    wait_s = 0.2
-    while True:
-        try:
-            return open_desk(start.folder, start.settings, token)
-        except StorageError as error:
-            start.logger.error("desk cannot open its storage", error=str(error), again_in_s=wait_s)
-            if not error.retry:
-                raise
-            await asyncio.sleep(wait_s)
-            wait_s = min(wait_s * 2, 10.0)
+async def open_patiently(start: Start, token: str, sock: socket.socket) -> tuple[Catalog, DeskServices]:
+    """Open the desk, waiting for storage that is away: it may come back, and calls are taken meanwhile.
+
+    Who asks on ``sock`` while it waits is told so. Raises StorageError for what waiting does not mend.
+    """
+    wait_s = FIRST_WAIT_S
+    async with contextlib.AsyncExitStack() as stack:
+        while True:
+            try:
+                return open_desk(start.folder, start.settings, token)
+            except StorageError as error:
+                start.logger.error("desk cannot open its storage", error=str(error), again_in_s=wait_s)
+                if not error.retry:
+                    raise
+                if wait_s == FIRST_WAIT_S:
+                    await stack.enter_async_context(_waiting_room(start, sock))
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, LONGEST_WAIT_S)
 
 
 def main(start: Start) -> None:

@@ -4,7 +4,8 @@ Owns: putting SIP, the media plane, the journal and the directory together, and 
 catalog, the desk, delivery; it imports none of them and goes on when all of them are dead.
 
 Theory of operation: one event loop, one tick of 20 ms while there are calls, one writer thread. Once a second the line looks at its disk and at
-the directory, and publishes its status. Stopping ends every call politely within ``STOP_WITHIN_S``.
+the directory, and publishes its status. A journal that cannot be opened, because the disk is full or broken, is tried again
+then; until it opens, callers are told so. Stopping ends every call politely within ``STOP_WITHIN_S``.
 """
 
 from __future__ import annotations
@@ -28,17 +29,21 @@ from aftertone.errors import (
     StorageFullError,
 )
 from aftertone.files import OsFiles, machine_boot_id
+from aftertone.journal.committer import JournalInUse
 from aftertone.journal.record import Kind
-from aftertone.journal.stats import SYNC_BOUNDS_S, WriterState
+from aftertone.journal.stats import SYNC_BOUNDS_S, WriterState, WriterStats
 from aftertone.journal.writer import JournalWriter
 from aftertone.media.plane import TICK_NS, Limits, Plane
+from aftertone.model import Clock
 from aftertone.net.addresses import is_literal, local_host_towards
 from aftertone.net.endpoint import SipEndpoint
 from aftertone.roles import storage
 from aftertone.roles.clips import Clips
+from aftertone.roles.clock import LineClock
 from aftertone.roles.durability import Durability
 from aftertone.roles.folder import write_status
 from aftertone.roles.process import Start, run_role
+from aftertone.roles.room import mark_of, reserve_bytes
 from aftertone.roles.switchboard import Switchboard
 from aftertone.sip.events import Event
 from aftertone.sip.flow import Address
@@ -52,6 +57,10 @@ ALARM_STAYS_S: Final = 300.0
 """A disk that was slow for a moment is shown for a while, so that somebody can see it."""
 LATE_TICK_NS: Final = 200_000_000
 DISK_CHECK_S: Final = 1.0
+CLOCK_ALARM: Final = (
+    "The clock is not set: times of new messages may be wrong until it is; nothing is lost or reordered. "
+    "Let the machine synchronise its clock, or set it."
+)
 SPARE_DIALOGS: Final = 100
 """Dialogs that are just ending need not keep new calls out."""
 
@@ -65,6 +74,7 @@ class Line:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._durability = Durability(self._loop)
+        self._clock = LineClock(start.logger)
         self.journal = JournalWriter(
             OsFiles(),
             start.folder.journal,
@@ -72,7 +82,10 @@ class Line:
             notify=self._durability.notify,
             segment_bytes=settings.journal.segment_mb * 1024 * 1024,
             commit_interval_ms=settings.journal.commit_ms,
+            reserve_bytes=reserve_bytes(settings),
+            floor=self._clock.floor,
         )
+        self._not_open: StorageError | None = StorageError("the journal is not open yet")
         self._endpoint = SipEndpoint(
             # A call that its last proxy let through with no hop left has arrived: only proxies must refuse it.
             AgentSettings(max_dialogs=settings.calls.at_once + SPARE_DIALOGS, refuse_spent_hops=False),
@@ -105,8 +118,14 @@ class Line:
             admission=self._admission,
             entropy=secrets.token_bytes,
             logger=start.logger,
+            clock=self._clock,
         )
+        self._clock_trusted = True
         self._free_bytes = 0
+        self._mark = mark_of(settings, 0)
+        self._room_unknown: StorageError | None = None
+        self._reserve_bytes = 0
+        self._reserve_why = ""
         self._directory_seen: tuple[int, int] | None = None
         self._directory_alarm = ""
         self._oldest_audio_ms = 0.0
@@ -119,15 +138,16 @@ class Line:
         self._ticking = False
 
     async def run(self) -> None:
-        """Take calls until SIGTERM. Raises ConfigError for a port in use, StorageError when the journal cannot be opened."""
+        """Take calls until SIGTERM. Raises ConfigError for a port in use, JournalInUse when another line has the journal."""
         public = self._settings.sip.public_address
         if public and not is_literal(public):
             # A name would fail in every session description, which takes addresses.
             raise ConfigError(f"sip.public_address must be an IP address, not {public!r}")
-        epoch = self.journal.open()
         try:
+            await self._open_journal()
             await self._learn_directory()
             self._look_at_the_disk()
+            self._look_at_the_clock()
             try:
                 await self._endpoint.start()
             except EnvironmentFault as error:
@@ -137,11 +157,19 @@ class Line:
             # What was made so far stays for ever: the collector, which stops the sound of all calls, need not look at it again.
             gc.collect()
             gc.freeze()
-            self._start.ready({"sip": self._address(), "port": self._endpoint.port, "epoch": epoch})
-            self._logger.info("line takes calls", sip=self._address(), epoch=epoch)
+            blocked = self._admission()
+            facts: dict[str, object] = {"sip": self._address(), "port": self._endpoint.port}
+            self._start.ready(facts if blocked is None else {**facts, "refuses": str(blocked)})
+            if blocked is None:
+                self._logger.info("line takes calls", sip=self._address(), epoch=self.journal.stats().epoch)
+            else:
+                self._logger.warning("line refuses calls", sip=self._address(), why=str(blocked))
             while not self._stop.is_set():
                 await self._pause(DISK_CHECK_S)
+                if self._not_open is not None:
+                    await self._open_journal()
                 self._look_at_the_disk()
+                self._look_at_the_clock()
                 await self._learn_directory()
                 self._publish_status()
             await self._end_calls()
@@ -149,6 +177,23 @@ class Line:
             await self._endpoint.stop()
             self.journal.close()
         self._logger.info("line stopped")
+
+    async def _open_journal(self) -> None:
+        """Begin an epoch, or note why not, for a disk that may recover. Raises JournalInUse: a person must choose."""
+        try:
+            # On another thread: a broken disk may take its time, and callers are to hear why nothing is recorded.
+            epoch = await asyncio.to_thread(self.journal.open)
+        except JournalInUse:
+            raise
+        except StorageError as error:
+            if str(error) != str(self._not_open):
+                self._logger.error("the journal cannot be opened: new calls are refused", error=str(error))
+            self._not_open = error
+        else:
+            # Before the first call is taken: its id comes after those of all earlier epochs.
+            self._clock.resume(self.journal.found_floor)
+            self._not_open = None
+            self._logger.info("the journal is open", epoch=epoch)
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -208,41 +253,75 @@ class Line:
 
     def _admission(self) -> AftertoneError | None:
         """Return why a new call cannot be kept, or None when it can."""
+        if isinstance(self._not_open, StorageFullError):
+            return StorageFullError(f"{self._not_open}; make room: new calls need {self._mark}")
+        if self._not_open is not None:
+            return StorageError(f"{self._not_open}; see to the disk")
         stats = self.journal.stats()
-        if stats.state is not WriterState.OK:
-            return StorageFullError(f"the journal cannot be written: {stats.last_error}")
-        low = self._settings.storage.low_water_mb
-        if self._free_bytes < low * 1_000_000:
+        root = self._start.folder.root
+        if stats.state is not WriterState.OK and not stats.full:
+            return StorageError(f"the journal in {root} cannot be written: {stats.last_error}; see to the disk")
+        if self._room_unknown is not None:
+            return self._room_unknown
+        if stats.state is not WriterState.OK or self._free_bytes < self._mark.free_bytes:
             return StorageFullError(
-                f"only {self._free_bytes // 1_000_000} MB are free in {self._start.folder.root}, "
-                f"and storage.low_water_mb keeps {low} MB for calls in progress"
+                f"{self._free_bytes / 1e6:.0f} MB are free in {root}, and new calls need {self._mark}; make room"
             )
         return None
 
     def _look_at_the_disk(self) -> None:
         try:
             self._free_bytes = self.journal.free_bytes()
+            self._mark = mark_of(self._settings, self.journal.disk_bytes())
+            self._room_unknown = None
         except StorageError as error:
             self._free_bytes = 0
+            self._room_unknown = error
             self._logger.error("the disk does not say how much room it has", error=str(error))
-        is_ok = self.journal.stats().state is WriterState.OK
+        if self._not_open is not None:
+            return
+        if self._room_unknown is None:
+            self.journal.keep_reserve(self._mark.free_bytes)
+        stats = self.journal.stats()
+        self._tell_of_the_reserve(stats)
+        is_ok = stats.state is WriterState.OK
         if self._journal_was_ok and not is_ok:
-            self._logger.error(
-                "the journal failed: callers are told, new calls are refused", error=self.journal.stats().last_error
-            )
+            self._logger.error("the journal failed: callers are told, new calls are refused", error=stats.last_error)
             self._board.storage_failed()
         elif is_ok and not self._journal_was_ok:
             self._logger.warning("the journal works again: calls are taken")
         self._journal_was_ok = is_ok
 
+    def _tell_of_the_reserve(self, stats: WriterStats) -> None:
+        if stats.reserve_why and stats.reserve_why != self._reserve_why:
+            log = self._logger.warning if stats.reserve_bytes < self._reserve_bytes else self._logger.info
+            log("no room is kept in reserve for calls in progress", why=stats.reserve_why)
+        elif stats.reserve_bytes > self._reserve_bytes:
+            megabytes = round(stats.reserve_bytes / 1e6)
+            self._logger.info("room is kept in reserve for calls in progress", megabytes=megabytes)
+        self._reserve_bytes, self._reserve_why = stats.reserve_bytes, stats.reserve_why
+
+    def _look_at_the_clock(self) -> None:
+        # Each second, so that a clock that is set is noticed soon, by how much, and between which calls.
+        self._clock_trusted = self._clock.now().clock is Clock.TRUSTED
+
     def _judge_storage(self) -> str:
-        """Return what is wrong with the ground that the data folder stands on, unless its owner accepted it."""
-        good, verdict = storage.judge(storage.mount_of(self._start.folder.root))
-        if good or self._settings.storage.accept:
+        """Log what the data folder stands on; return what is wrong with it, unless its owner accepted it."""
+        found, accepted = storage.judge(storage.look(self._start.folder.root)), self._settings.storage.accept
+        logs = {
+            storage.Level.GOOD: self._logger.info,
+            storage.Level.CAUTION: self._logger.warning,
+            storage.Level.BAD: self._logger.warning if accepted else self._logger.error,
+        }
+        for advice in found:
+            logs[advice.level](f"storage: {advice.sentence}")
+        wrong = "; and ".join(advice.why for advice in found if advice.level is storage.Level.BAD)
+        if not wrong or accepted:
             return ""
-        text = f"The storage does not keep the promise: {verdict} (storage.accept = true if you know and accept it)"
-        self._logger.warning(text)
-        return text
+        return (
+            f"A power cut can cost finished messages, because {wrong}. What to do is told by aftertone doctor; if you know "
+            "and accept it: storage.accept = true"
+        )
 
     async def _learn_directory(self) -> None:
         folder = self._start.folder.directory
@@ -281,6 +360,8 @@ class Line:
             alarms.append({"code": "slow_disk", "text": text})
         if self._weak_storage:
             alarms.append({"code": "weak_storage", "text": self._weak_storage})
+        if not self._clock_trusted:
+            alarms.append({"code": "clock", "text": CLOCK_ALARM})
         if self._lost_batches:
             alarms.append(
                 {"code": "lost_sound", "text": f"The disk did not keep up: {self._lost_batches} batches were lost"}
@@ -329,7 +410,10 @@ class Line:
             "journal_retired_segments_total": stats.retired_segments,
             "journal_sync_seconds_sum": stats.sync_sum_s,
             "journal_sync_seconds_count": sum(stats.sync_counts),
+            "clock_trusted": float(self._clock_trusted),
             "free_bytes": self._free_bytes,
+            "low_water_bytes": self._mark.free_bytes,
+            "reserve_bytes": stats.reserve_bytes,
         }
         total = 0
         for bound, count in zip(SYNC_BOUNDS_S, stats.sync_counts, strict=False):

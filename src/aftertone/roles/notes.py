@@ -13,7 +13,8 @@ import structlog
 
 from aftertone.errors import AftertoneError
 from aftertone.journal.record import Event, Kind, Refused
-from aftertone.model import Caller, mint_id
+from aftertone.model import Caller
+from aftertone.roles.clock import LineClock
 from aftertone.sip.uri import readable
 
 REFUSALS_A_MINUTE: Final = 60
@@ -36,8 +37,10 @@ class Notes:
         journal: Journal,
         entropy: Callable[[int], bytes],
         logger: structlog.typing.FilteringBoundLogger,
+        clock: LineClock | None = None,
     ) -> None:
         self._journal, self._entropy, self._logger = journal, entropy, logger
+        self._clock = clock if clock is not None else LineClock(logger)
         self._minute = 0
         self._refusals = 0
 
@@ -52,10 +55,10 @@ class Notes:
         self._minute = minute
         if self._refusals > REFUSALS_A_MINUTE:
             return
-        unix_ms = time.time_ns() // 1_000_000
-        message_id = mint_id(unix_ms, self._entropy(10))
+        now = self._clock.now()
+        refusal_id = self._clock.mint(now, self._entropy(10))
         uri = readable_text(request_uri)[:MAX_URI]
-        self._append(Kind.REFUSED, Refused(message_id, unix_ms, status, reason[:MAX_REASON], caller, uri).pack())
+        self._append(Kind.REFUSED, Refused(refusal_id, now.unix_ms, status, reason[:MAX_REASON], caller, uri).pack())
 
     def _append(self, kind: Kind, payload: bytes) -> None:
         try:

@@ -6,7 +6,8 @@ what it needs of them comes in by its constructor.
 Theory of operation: everything happens on the event loop's thread. A call is a ``Ringing`` until it is answered and a
 ``Live`` afterwards; a ``Live`` is the ports of its deposit script: each effect of the script is a few lines here. The two
 promises are kept by order: the begin record is appended with the 200 and the script waits for it before the beep; the end
-record is appended after the last packet was taken from the socket, and BYE is said or answered when it is durable. Should
+record is appended after the last packet was taken from the socket, and BYE is said or answered when it is durable. Whether a
+call can be kept is asked when it comes and again when it has rung; one that cannot is told so aloud (`refusals`). Should
 the disk not answer for ``END_WITHIN_S``, the caller is let go with a 500, never with a 200, and the log says so: waiting longer
 would save nothing.
 """
@@ -24,15 +25,18 @@ from typing import Final
 import structlog
 
 from aftertone.config import Settings
-from aftertone.errors import AftertoneError, BusyError, StorageFullError
+from aftertone.errors import AftertoneError, BusyError, StorageError
 from aftertone.journal.record import Begin, End, Event, Kind
 from aftertone.media.plane import KeyPressed, LongestReached, MediaEvent, Plane, Played, Silent, ToneHeard
-from aftertone.model import Codec, EndReason, Envelope, Mailbox, mint_id
+from aftertone.model import Codec, EndReason, Envelope, Mailbox
 from aftertone.net.endpoint import SipEndpoint
 from aftertone.roles.clips import Clips
+from aftertone.roles.clock import LineClock
 from aftertone.roles.durability import Durability
 from aftertone.roles.notes import Journal, Notes, readable_text
+from aftertone.roles.refusals import SDP_TYPE, Refusals
 from aftertone.roles.terms import key_of_info, stream_of
+from aftertone.roles.timekeeper import Reading
 from aftertone.sdp import negotiation
 from aftertone.sdp.negotiation import MediaPlan
 from aftertone.sip import events as sip
@@ -44,8 +48,6 @@ from aftertone.voicemail.deposit import DURABLE_WITHIN_S, HangUp
 from aftertone.voicemail.directory import Directory
 
 END_WITHIN_S: Final = 4.0
-RETRY_AFTER_S: Final = 60
-SDP_TYPE: Final = "application/sdp"
 
 
 @dataclass(slots=True)
@@ -128,6 +130,7 @@ class Switchboard:
         admission: Callable[[], AftertoneError | None],
         entropy: Callable[[int], bytes],
         logger: structlog.typing.FilteringBoundLogger,
+        clock: LineClock | None = None,
     ) -> None:
         self.endpoint, self.plane = endpoint, plane
         self.directory = Directory()
@@ -140,7 +143,10 @@ class Switchboard:
         self._live: dict[sip.DialogId, Live] = {}
         self._rows: dict[int, Live] = {}
         self._next_number = 1
-        self._notes = Notes(journal, entropy, logger)
+        # One clock for calls and refusals: their ids ascend together.
+        self._clock = clock if clock is not None else LineClock(logger)
+        self._notes = Notes(journal, entropy, logger, self._clock)
+        self.refusals = Refusals(endpoint, plane, clips, self._notes, self.counters, entropy=entropy, logger=logger)
 
     # -- what others ask
 
@@ -162,7 +168,11 @@ class Switchboard:
         """End everything politely; new calls are refused from now on."""
         self.stopping = True
         for transaction in list(self._ringing):
-            self._refuse_ringing(transaction, 480, "shutting down")
+            ringing = self._stop_ringing(transaction)
+            if ringing is not None:
+                self.plane.release(ringing.row)
+                self.refusals.plain(ringing.event, 480, "shutting down")
+        self.refusals.shut_down()
         self._tell_all(lambda live: live.call.run(live.call.script.shutting_down()))
 
     def _tell_all(self, tell: Callable[[Live], None]) -> None:
@@ -202,22 +212,25 @@ class Switchboard:
         self.counters["offered"] += 1
         found = self.directory.find(target_user(request))
         if found is None:
-            self._refuse(event, 404, f"no mailbox {target_user(request)!r}")
+            self.refusals.plain(event, 404, f"no mailbox {target_user(request)!r}", retry_after_s=None)
             return
-        blocked = BusyError("shutting down") if self.stopping else self._admission()
+        if self.stopping:
+            self.refusals.plain(event, 503, "shutting down")
+            return
+        blocked = self._admission()
         if blocked is not None:
-            self._refuse(event, blocked.sip_status, str(blocked), retry_after_s=RETRY_AFTER_S)
+            self.refusals.aloud(event, blocked, self._host(event.flow))
             return
         try:
             row, port = self.plane.lease()
         except BusyError as error:
-            self._refuse(event, 503, str(error), retry_after_s=5)
+            self.refusals.plain(event, 503, str(error), retry_after_s=5)
             return
         try:
             self._check_offer(request, event.flow, port)
         except AftertoneError as error:
             self.plane.release(row)
-            self._refuse(event, error.sip_status, str(error))
+            self.refusals.plain(event, error.sip_status, str(error), retry_after_s=None)
             return
         except BaseException:
             self.plane.release(row)
@@ -241,18 +254,24 @@ class Switchboard:
         return self._settings.sip.public_address or flow.local[0]
 
     def _answer(self, ringing: Ringing) -> None:
+        # While it rang the disk may have filled up or failed.
+        blocked = self._admission()
+        if blocked is not None:
+            self._refuse_ringing(ringing, blocked)
+            return
         event, request = ringing.event, ringing.event.request
         session_id = int.from_bytes(self._entropy(7), "big")
         media = Media(self._host(event.flow), ringing.port, session_id)
         body = self._describe(media, request.body)
-        now_ns, unix_ms = time.monotonic_ns(), time.time_ns() // 1_000_000
-        envelope = self._envelope(ringing, media, unix_ms)
+        now_ns, now = time.monotonic_ns(), self._clock.now()
+        envelope = self._envelope(ringing, media, now)
         number, self._next_number = self._next_number, self._next_number + 1
-        begin = Begin(envelope.id, number, json.dumps(envelope.to_json()).encode(), serialize(request), now_ns, unix_ms)
+        envelope_json = json.dumps(envelope.to_json()).encode()
+        begin = Begin(envelope.id, number, envelope_json, serialize(request), now_ns, now.unix_ms)
         try:
             sequence = self._journal.append(Kind.BEGIN, begin.pack(), urgent=True)
         except AftertoneError as error:
-            self._refuse_ringing(event.transaction_id, StorageFullError.sip_status, str(error))
+            self._refuse_ringing(ringing, StorageError(str(error)))
             return
         del self._ringing[event.transaction_id]
         dialog = event.dialog_id
@@ -278,14 +297,14 @@ class Switchboard:
         )
         return body
 
-    def _envelope(self, ringing: Ringing, media: Media, unix_ms: int) -> Envelope:
+    def _envelope(self, ringing: Ringing, media: Media, now: Reading) -> Envelope:
         request, flow = ringing.event.request, ringing.event.flow
         plan = media.plan
         return Envelope(
-            id=mint_id(unix_ms, self._entropy(10)),
+            id=self._clock.mint(now, self._entropy(10)),
             mailbox=ringing.mailbox.name,
             caller=caller_of(request),
-            started_unix_ms=unix_ms,
+            started_unix_ms=now.unix_ms,
             codec=plan.codec.value if plan else "",
             payload_types=plan.payload_types if plan else (),
             mailbox_reason=ringing.reason,
@@ -293,19 +312,31 @@ class Switchboard:
             call_id=ringing.event.dialog_id.call_id,
             request_uri=readable_text(request.uri),
             peer=f"{flow.remote[0]}:{flow.remote[1]}",
+            clock=now.clock,
         )
 
     def _begin_is_durable(self, live: Live) -> None:
         live.call.run(live.call.script.durable())
 
     def _on_cancelled(self, transaction: sip.TransactionId) -> None:
-        ringing = self._ringing.pop(transaction, None)
-        if ringing is None:
+        if self.refusals.cancelled(transaction):
             return
-        self.counters["cancelled"] += 1
-        if ringing.timer is not None:
+        ringing = self._stop_ringing(transaction)
+        if ringing is not None:
+            self.counters["cancelled"] += 1
+            self.plane.release(ringing.row)
+
+    def _stop_ringing(self, transaction: sip.TransactionId) -> Ringing | None:
+        """Take a call out of those that ring, if it is there. Its row is the caller's to give back."""
+        ringing = self._ringing.pop(transaction, None)
+        if ringing is not None and ringing.timer is not None:
             ringing.timer.cancel()
-        self.plane.release(ringing.row)
+        return ringing
+
+    def _refuse_ringing(self, ringing: Ringing, error: AftertoneError) -> None:
+        event = ringing.event
+        self._stop_ringing(event.transaction_id)
+        self.refusals.aloud(event, error, self._host(event.flow), (ringing.row, ringing.port))
 
     def _on_confirmed(self, dialog: sip.DialogId, body: bytes) -> None:
         live = self._live.get(dialog)
@@ -410,6 +441,8 @@ class Switchboard:
         for event in events:
             live = self._rows.get(event.row)
             if live is None:
+                if isinstance(event, Played):
+                    self.refusals.played(event.row)
                 continue
             script = live.call.script
             match event:
@@ -446,7 +479,7 @@ class Switchboard:
         end = End(
             live.number,
             now_ns,
-            time.time_ns() // 1_000_000,
+            self._clock.now().unix_ms,
             reason.value,
             (last_sound_ns or since_ns) if trailing else 0,
         )
@@ -489,22 +522,3 @@ class Switchboard:
             live.waiting.cancel()
         self._rows.pop(live.row, None)
         self.plane.release(live.row)
-
-    # -- refusing
-
-    def _refuse_ringing(self, transaction: sip.TransactionId, status: int, reason: str) -> None:
-        ringing = self._ringing.pop(transaction, None)
-        if ringing is None:
-            return
-        if ringing.timer is not None:
-            ringing.timer.cancel()
-        self.plane.release(ringing.row)
-        self._refuse(ringing.event, status, reason, retry_after_s=RETRY_AFTER_S)
-
-    def _refuse(self, event: sip.IncomingCall, status: int, reason: str, *, retry_after_s: int | None = None) -> None:
-        headers = [("Retry-After", str(retry_after_s))] if retry_after_s is not None else []
-        self.endpoint.respond(event.transaction_id, status, headers=headers)
-        self.counters[f"refused_{status}"] += 1
-        caller = caller_of(event.request)
-        self._logger.warning("call refused", status=status, reason=reason, peer=event.flow.remote[0])
-        self._notes.refusal(status, reason, caller, event.request.uri)

@@ -114,7 +114,7 @@ class Catalog:
         limit: int = 100,
         before: UUID | None = None,
     ) -> list[Message]:
-        """Return up to ``limit`` (1 to 1000) messages, newest first by start and id; None takes every value.
+        """Return up to ``limit`` (1 to 1000) messages, newest first by id; None takes every value.
 
         ``before`` is the last id of the page before. Raises NotFoundError when it is unknown, UsageError.
         """

@@ -64,7 +64,9 @@ def drop_session(connection: sa.Connection, token_sha256: str) -> None:
 
 
 def use_link(connection: sa.Connection, token_sha256: str, now_unix_ms: int) -> bool:
-    """Use up a login link; True once, and only before it expires. Expired links are dropped on the way."""
-    connection.execute(login_links.delete().where(login_links.c.expires_unix_ms <= now_unix_ms))
-    used = connection.execute(login_links.delete().where(login_links.c.token_sha256 == token_sha256))
-    return used.rowcount == 1
+    """Use up a login link; True once, and only before it expires.
+
+    An expired link stays until newer ones push it out: a clock that is wrong today must not take anything away.
+    """
+    is_it = (login_links.c.token_sha256 == token_sha256) & (login_links.c.expires_unix_ms > now_unix_ms)
+    return connection.execute(login_links.delete().where(is_it)).rowcount == 1

@@ -3,8 +3,8 @@
 Owns: the statements on ``messages`` and ``refusals``. Refuses to know: transactions; each function runs inside its
 caller's.
 
-Theory of operation: a row is inserted once per id and only its state moves afterwards, by ``model.next_state``. Lists
-are paged by (started, id), newest first, which an index holds in order.
+Theory of operation: a row is inserted once per id and only its state moves afterwards, by ``model.next_state``. Ids ascend
+in the order of calls, so lists are paged by id, newest first, which an index holds in order; the wall clock orders nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from aftertone.errors import NotFoundError, UsageError
-from aftertone.model import Action, Caller, EndReason, Kind, Message, State, next_state
+from aftertone.model import Action, Caller, Clock, EndReason, Kind, Message, State, next_state
 from aftertone.store.rows import Counts, Refusal
 from aftertone.store.schema import mailboxes, messages, refusals
 
@@ -57,6 +57,7 @@ def insert(connection: sa.Connection, message: Message, key: str) -> None:
             delivered_unix_ms=message.delivered_unix_ms,
             heard_unix_ms=message.heard_unix_ms,
             notes=list(message.notes),
+            clock=message.clock.value,
         )
     )
 
@@ -91,11 +92,9 @@ def newest(
     """Return a page of messages, newest first. Raises NotFoundError for an unknown ``before``, UsageError."""
     query = newest_query(key=key, kind=kind, states=states, limit=limit)
     if before is not None:
-        started = connection.execute(sa.select(messages.c.started_unix_ms).where(messages.c.id == before)).scalar()
-        if started is None:
+        if not exists(connection, before):
             raise NotFoundError(f"there is no message {before} to go on from")
-        place = sa.tuple_(sa.literal(started), sa.literal(before, sa.Uuid))
-        query = query.where(sa.tuple_(messages.c.started_unix_ms, messages.c.id) < place)
+        query = query.where(messages.c.id < before)
     return [_message(row) for row in connection.execute(query).mappings()]
 
 
@@ -103,7 +102,7 @@ def newest_query(*, key: str | None, kind: Kind | None, states: Collection[State
     """Return the statement behind ``newest`` without its page mark. Raises UsageError for a limit out of range."""
     if not 1 <= limit <= LONGEST_LIST:
         raise UsageError(f"a list has 1 to {LONGEST_LIST} messages, not {limit}")
-    query = _SELECT.order_by(messages.c.started_unix_ms.desc(), messages.c.id.desc()).limit(limit)
+    query = _SELECT.order_by(messages.c.id.desc()).limit(limit)
     if key is not None:
         query = query.where(messages.c.mailbox == key)
     if kind is not None:
@@ -164,8 +163,7 @@ def insert_refusal(connection: sa.Connection, refusal: Refusal) -> bool:
         )
     )
     if refusal.id.int % _PRUNE_EVERY == 0:
-        order = (refusals.c.at_unix_ms.desc(), refusals.c.id.desc())
-        surplus = sa.select(refusals.c.id).order_by(*order).limit(-1).offset(REFUSALS_KEPT)
+        surplus = sa.select(refusals.c.id).order_by(refusals.c.id.desc()).limit(-1).offset(REFUSALS_KEPT)
         connection.execute(refusals.delete().where(refusals.c.id.in_(surplus)))
     return True
 
@@ -179,7 +177,7 @@ def newest_refusals(connection: sa.Connection, limit: int) -> list[Refusal]:
     """Return refusals, newest first. Raises UsageError for a limit out of range."""
     if not 1 <= limit <= LONGEST_LIST:
         raise UsageError(f"a list has 1 to {LONGEST_LIST} refusals, not {limit}")
-    query = refusals.select().order_by(refusals.c.at_unix_ms.desc(), refusals.c.id.desc()).limit(limit)
+    query = refusals.select().order_by(refusals.c.id.desc()).limit(limit)
     return [
         Refusal(
             row.id, row.at_unix_ms, row.status, row.reason, Caller(row.caller_number, row.caller_name), row.request_uri
@@ -217,4 +215,5 @@ def _message(row: sa.RowMapping) -> Message:
         delivered_unix_ms=row["delivered_unix_ms"],
         heard_unix_ms=row["heard_unix_ms"],
         notes=tuple(str(note) for note in notes),
+        clock=Clock.read(row["clock"]),
     )

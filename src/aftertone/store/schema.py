@@ -3,7 +3,8 @@
 Owns: column names, types and indexes (docs/storage.md shows them; a test compares the two). Refuses to know: queries.
 
 Theory of operation: migrations write their own frozen DDL; a test proves that running all of them gives exactly these
-tables. Times are wall clock in milliseconds since 1970 UTC; ids are UUIDv7 and sort roughly by time.
+tables. Times are wall clock in milliseconds since 1970 UTC and order nothing; ids are UUIDv7 that the line minted in ascending
+order, so they are the order of calls.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-SCHEMA_VERSIONS: Final = ("0001",)
+SCHEMA_VERSIONS: Final = ("0001", "0002")
 """Every schema version there ever was, oldest first; the last is what this program reads and writes."""
 
 metadata = sa.MetaData()
@@ -31,7 +32,9 @@ mailboxes = sa.Table(
 messages = sa.Table(
     "messages",
     metadata,
-    sa.Column("id", sa.Uuid, primary_key=True, comment="UUIDv7 minted when the call was answered"),
+    sa.Column(
+        "id", sa.Uuid, primary_key=True, comment="UUIDv7 minted when the call was answered; the order of messages"
+    ),
     sa.Column("mailbox", sa.String(64), sa.ForeignKey("mailboxes.key"), nullable=False),
     sa.Column("kind", sa.String(16), nullable=False, comment="message or hangup"),
     sa.Column("state", sa.String(16), nullable=False, comment="new, heard or deleted"),
@@ -53,22 +56,27 @@ messages = sa.Table(
     sa.Column("delivered_unix_ms", sa.BigInteger, nullable=False),
     sa.Column("heard_unix_ms", sa.BigInteger, comment="when first heard; empties when marked new again"),
     sa.Column("notes", sa.JSON, nullable=False, comment="list of strings"),
-    sa.Index("messages_newest", "started_unix_ms", "id"),
-    sa.Index("messages_mailbox_newest", "mailbox", "started_unix_ms", "id"),
-    sa.Index("messages_mailbox_state", "mailbox", "kind", "state", "started_unix_ms", "id"),
+    sa.Column(
+        "clock",
+        sa.String(16),
+        nullable=False,
+        server_default="trusted",
+        comment="trusted, or unsure: the start is a guess",
+    ),
+    sa.Index("messages_mailbox_newest", "mailbox", "id"),
+    sa.Index("messages_mailbox_state", "mailbox", "kind", "state", "id"),
 )
 
 refusals = sa.Table(
     "refusals",
     metadata,
-    sa.Column("id", sa.Uuid, primary_key=True, comment="minted when the call was refused"),
+    sa.Column("id", sa.Uuid, primary_key=True, comment="minted when the call was refused; the order of refusals"),
     sa.Column("at_unix_ms", sa.BigInteger, nullable=False),
     sa.Column("status", sa.Integer, nullable=False, comment="SIP status the caller was given"),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("caller_number", sa.Text, nullable=False),
     sa.Column("caller_name", sa.Text, nullable=False),
     sa.Column("request_uri", sa.Text, nullable=False),
-    sa.Index("refusals_newest", "at_unix_ms", "id"),
 )
 
 changes = sa.Table(

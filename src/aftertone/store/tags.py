@@ -64,6 +64,7 @@ def unpack_tags(tags: Mapping[str, str], *, blob: str, sha256: str, size: int, d
             forwarded=envelope.forwarded,
             delivered_unix_ms=delivered_unix_ms,
             notes=tuple(str(note) for note in delivery["notes"]),
+            clock=envelope.clock,
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{blob} does not carry the tags of a message ({type(error).__name__})") from error

@@ -14,7 +14,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -45,11 +45,11 @@ def ensure_current(
             return False
         make_directories(files, path.parent)
         with _upgrade_lock(path):
-            if stored_version(path, versions) == versions[-1]:
+            stored = stored_version(path, versions)
+            if stored == versions[-1]:
                 return False
-            if not path.exists():
-                # Owner only, which the log files of SQLite inherit.
-                files.close(files.open_new(path))
+            if stored is None:
+                _make_file(database, files)
             _migrate(database, migrations, versions[-1])
             files.sync_directory(path.parent)
     return True
@@ -77,6 +77,23 @@ def stored_version(path: Path, versions: Sequence[str] = SCHEMA_VERSIONS) -> str
             "newer Aftertone. Install that version again; nothing was changed"
         )
     return version
+
+
+def _make_file(database: Database, files: Files) -> None:
+    """Make an empty database file, for its owner alone, which the log files of SQLite inherit.
+
+    One that is there already is what a creation left that failed. It holds nothing, and a sync of it may have failed: what the
+    kernel shows of it then looks fine and would be gone after a power cut. So it is made anew. A log beside it is put aside:
+    should a disk have lost the main file alone, a person can still look into it.
+    """
+    database.close()
+    path = database.path
+    with suppress(FileNotFoundError):
+        files.rename(path.with_name(path.name + "-wal"), path.with_name(path.name + "-wal.aside"))
+    for name in (f"{path.name}{suffix}" for suffix in ("-journal", "-shm", "")):
+        with suppress(FileNotFoundError):
+            files.unlink(path.with_name(name))
+    files.close(files.open_new(path))
 
 
 @contextmanager

@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from aftertone.model import Caller, EndReason, Kind, Message, State
+from aftertone.model import Caller, Clock, EndReason, Kind, Message, State
 from aftertone.web.schemas import rfc3339
 
 NOBODY: Final = "Unknown caller"
+
+CLOCK_NOT_SET: Final = (
+    "The clock of the machine was not set when this came in: the time is a guess, its place in the list is right."
+)
 
 _ANONYMOUS: Final = frozenset({"anonymous", "anonym", "private", "restricted", "unavailable", "unknown", "withheld"})
 _LONGEST_NAME: Final = 120
@@ -88,6 +92,7 @@ class Item:
     forwarded: bool
     started_at: str
     started_text: str
+    is_time_unsure: bool
     duration_ms: int
     audio_ms: int
     length: str
@@ -103,6 +108,7 @@ def item_of(message: Message) -> Item:
     title, subtitle = who(message.caller)
     started_at = rfc3339(message.started_unix_ms)
     moment = datetime.fromisoformat(started_at).astimezone(UTC)
+    is_unsure = message.clock is Clock.UNSURE
     return Item(
         id=str(message.id),
         title=title,
@@ -114,7 +120,8 @@ def item_of(message: Message) -> Item:
         cut_off=message.cut_off,
         forwarded=message.forwarded,
         started_at=started_at,
-        started_text=f"{moment.day} {moment:%b %Y, %H:%M} UTC",
+        started_text=f"{'about ' if is_unsure else ''}{moment.day} {moment:%b %Y, %H:%M} UTC",
+        is_time_unsure=is_unsure,
         duration_ms=message.duration_ms,
         audio_ms=max(message.audio_ms, 1),
         length=clock_length(message.duration_ms),
@@ -126,7 +133,8 @@ def item_of(message: Message) -> Item:
 
 
 def _facts(message: Message) -> tuple[str, ...]:
-    facts = [_ENDINGS[message.end_reason]]
+    facts = [CLOCK_NOT_SET] if message.clock is Clock.UNSURE else []
+    facts.append(_ENDINGS[message.end_reason])
     if message.forwarded:
         facts.append("The call was forwarded to the machine.")
     if message.lost_packets:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from aftertone.model import Kind, Message, State
+from aftertone.model import Clock, Kind, Message, State
 from aftertone.store.rows import Counts, MailboxRow
 
 
@@ -39,7 +39,9 @@ class MessageOut(BaseModel):
     kind: Kind
     caller: CallerOut
     started_at: str
-    """RFC 3339, UTC."""
+    """RFC 3339, UTC; an annotation: the order of messages is the order of their ids."""
+    clock: Clock
+    """``unsure`` when the clock of the machine was not set: ``started_at`` is a guess then."""
     duration_ms: int
     audio_ms: int
     cut_off: bool
@@ -62,6 +64,7 @@ def message_out(message: Message) -> MessageOut:
         kind=message.kind,
         caller=CallerOut(number=message.caller.number, name=message.caller.name),
         started_at=rfc3339(message.started_unix_ms),
+        clock=message.clock,
         duration_ms=message.duration_ms,
         audio_ms=message.audio_ms,
         cut_off=message.cut_off,

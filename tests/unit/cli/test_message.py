@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from aftertone.audio.flac import read_audio
-from aftertone.model import Caller
+from aftertone.model import Caller, Clock, mint_id
 from tests.support.messages import a_message
 from tests.unit.cli.shell import RATE_HZ, SAMPLES, Shell, deliver, some_messages
 
@@ -39,6 +39,20 @@ def test_the_list_shows_messages_newest_first_and_hang_ups_apart(shell: Shell) -
         NEWEST[-8:],
     ]
     assert "unknown caller" in silent
+
+
+def test_a_time_that_is_a_guess_is_told(shell: Shell) -> None:
+    later = a_message(900, started_unix_ms=1_767_225_600_000)
+    long_ago = a_message(901, id=mint_id(1_767_225_600_001, bytes(10)), started_unix_ms=9_000, clock=Clock.UNSURE)
+    deliver(shell.data, later, long_ago)
+    out = shell("message", "list").out
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[1][:4] == ["new", "about", "1970-01-01", "00:00"], "the newest call comes first, whatever its time"
+    assert lines[2][:3] == ["new", "2026-01-01", "00:00"]
+    assert out.count("about") == 1
+    shown = dict(line.split(None, 1) for line in shell("message", "show", "last").out.splitlines())
+    assert (shown["id"], shown["clock"].split(":")[0]) == (str(long_ago.id), "unsure")
+    assert shell("message", "show", "--json", "last").json()["clock"] == "unsure"
 
 
 def test_the_list_may_be_narrowed(shell: Shell) -> None:

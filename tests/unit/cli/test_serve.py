@@ -10,6 +10,7 @@ import pytest
 
 from aftertone.cli import serve
 from aftertone.cli.serve import _Welcome
+from aftertone.config import load
 from aftertone.roles.desk import now_unix_ms
 from aftertone.roles.folder import Folder, digest, write_status
 from aftertone.store.catalog import Catalog
@@ -48,6 +49,23 @@ def test_the_status_of_the_machine_is_the_status_of_the_command(shell: Shell, mo
     assert given[0][:2] == (shell.data, Path("var/aftertone.toml"))
 
 
+def test_weak_storage_can_be_accepted_for_one_run(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+
+    class Fake:
+        def __init__(self, *_: object) -> None:
+            seen.append(load(None).storage.accept)
+
+        async def run(self) -> int:
+            return 0
+
+    monkeypatch.setattr(serve, "Supervisor", Fake)
+    monkeypatch.setattr(serve, "set_up", lambda *_: None)
+    monkeypatch.setenv("AFTERTONE_STORAGE__ACCEPT", "false")
+    assert shell("serve", "--accept-storage").status == 0
+    assert seen == [True], "the roles inherit it, and it is stronger than the file"
+
+
 def test_the_welcome_is_said_once_when_line_and_desk_are_ready(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +102,18 @@ def test_the_welcome_without_anything_unusual(
     assert "aftertone call sip:main@127.0.0.1\n" in said
     assert "aftertone message list\n" in said
     assert "login" not in said
+
+
+def test_a_machine_that_refuses_calls_says_so_at_once(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/somewhere/aftertone/__main__.py"])
+    welcome = _Welcome(Folder(tmp_path / "var"), "main", 0.0)
+    welcome.on_ready("desk", {"url": "http://127.0.0.1:8080"})
+    welcome.on_ready("line", {**LINE, "refuses": "12 MB are free"})
+    said = capsys.readouterr().out
+    assert "It refuses calls: 12 MB are free.\n" in said
+    assert "It takes calls" not in said
 
 
 def test_a_login_link_needs_a_machine_that_runs(shell: Shell) -> None:

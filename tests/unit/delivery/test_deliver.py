@@ -15,11 +15,12 @@ import pytest
 from aftertone.audio.flac import read_audio, read_tags
 from aftertone.audio.vad import speech_spans
 from aftertone.delivery import deliver
-from aftertone.delivery.parcel import wrap
+from aftertone.delivery.held import HeldCall
+from aftertone.delivery.parcel import envelope_of, wrap
 from aftertone.errors import DamagedError, StorageError
 from aftertone.files import OsFiles
-from aftertone.journal import Begin, JournalReader, Kind
-from aftertone.model import Action, Codec, EndReason, State
+from aftertone.journal import Begin, Floor, JournalReader, Kind
+from aftertone.model import Action, Clock, Codec, EndReason, State, id_time_ms
 from aftertone.model import Kind as MessageKind
 from aftertone.store.blobs import message_key
 from tests.support.desk import NOW_UNIX_MS, Shop
@@ -453,9 +454,21 @@ def test_a_damaged_segment_gives_what_it_can_and_is_put_aside(shop: Shop) -> Non
     assert any("journal was damaged" in note for note in known.notes)
     assert makeshift.audio_ms == 2000
     assert any("lost the beginning" in note for note in makeshift.notes)
+    assert (known.clock, makeshift.clock) == (Clock.TRUSTED, Clock.UNSURE)
+    assert id_time_ms(makeshift.id) == 1_750_000_009_000, "it has its place among the others"
     assert shop.segments() == ["e00000001-n00000001.journal.damaged", "e00000002-n00000001.journal"]
     shop.run(shop.deliverer())
     assert len(shop.catalog.messages()) == 2
+
+
+def test_a_makeshift_takes_its_place_behind_what_came_before() -> None:
+    call = HeldCall((3, 7), after_damage=True)
+    floor = Floor(1_800_000_000_000, 5)
+    envelope, _ = envelope_of(call, 9, floor=floor)
+    assert (id_time_ms(envelope.id), envelope.id.version) == (floor.id_ms, 7)
+    assert envelope_of(call, 10, floor=floor)[0].id == envelope.id, "the clock of the delivery changes nothing"
+    assert envelope_of(HeldCall((3, 8), after_damage=True), 9, floor=floor)[0].id != envelope.id
+    assert (envelope.started_unix_ms, envelope.clock) == (9, Clock.UNSURE)
 
 
 def test_a_damaged_catalog_costs_nothing(shop: Shop, line: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ import pytest
 from aftertone.journal.segment import (
     BLOCK_BYTES,
     DATA_OFFSET,
+    NO_FLOOR,
+    Floor,
     SegmentHeader,
     SegmentName,
     pack_segment_header,
@@ -15,7 +17,12 @@ from aftertone.journal.segment import (
 )
 
 NAME = SegmentName(0x1A, 3)
-HEADER = SegmentHeader(NAME, bytes(range(16)), 77)
+HEADER = SegmentHeader(NAME, bytes(range(16)), 77, floor=Floor(1_800_000_000_001, 1_800_000_000_000))
+OLD_BLOCK = bytes.fromhex(
+    "f541746ad80f00001a0000000001000000000000000000000000000000000000eed96d09de244200"
+    "010000001a000000030000004d00000000000000000102030405060708090a0b0c0d0e0f"
+).ljust(BLOCK_BYTES, b"\0")
+"""A header as it was written before there was a floor in it."""
 
 
 def test_names_order_like_writing_and_parse_back() -> None:
@@ -55,6 +62,14 @@ def test_the_header_is_there_twice() -> None:
     assert parse_segment_header(bytes(damaged), NAME) is None
     assert parse_segment_header(data[:100], NAME) is None
     assert parse_segment_header(b"", NAME) is None
+
+
+def test_a_header_of_before_the_floor_is_read_and_says_that_it_knows_none() -> None:
+    found = parse_segment_header(OLD_BLOCK + OLD_BLOCK, NAME)
+    assert found == SegmentHeader(NAME, bytes(range(16)), 77, floor=NO_FLOOR)
+    assert pack_segment_header(found) == OLD_BLOCK + OLD_BLOCK, (
+        "an unknown floor is written as the zeros that stood there"
+    )
 
 
 def test_a_header_under_another_name_is_not_believed() -> None:

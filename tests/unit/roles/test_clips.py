@@ -10,7 +10,7 @@ import pytest
 from aftertone.audio.flac import write_wav
 from aftertone.media.table import CODECS
 from aftertone.model import Codec, Mailbox
-from aftertone.roles.clips import Clips
+from aftertone.roles.clips import REFUSED, Clips
 from aftertone.voicemail.deposit import BEEP, FAREWELLS, GREETING
 from aftertone.voicemail.directory import GREETINGS, Directory
 
@@ -37,7 +37,7 @@ def directory(*boxes: Mailbox) -> Directory:
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_everything_a_script_may_ask_for_is_there(clips: Clips, codec: Codec) -> None:
-    for name in (GREETING, BEEP, *FAREWELLS.values()):
+    for name in (GREETING, BEEP, REFUSED, *FAREWELLS.values()):
         frames = clips.frames(name, "main", codec)
         assert frames
         assert all(frames)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
+import structlog
 
 from aftertone.audio.flac import read_audio, write_wav
 from aftertone.config import Settings
-from aftertone.errors import ConfigError, StorageError, UsageError
+from aftertone.errors import ConfigError, DamagedError, StorageError, StorageFullError, UsageError
+from aftertone.roles import desk
 from aftertone.roles.desk import bind_web, import_greeting, login_link, make_publisher, now_unix_ms, open_desk
-from aftertone.roles.folder import Folder, digest
+from aftertone.roles.folder import Folder, digest, write_status
+from aftertone.roles.process import Start
 from aftertone.store.blobs import DirectoryBlobs
 from aftertone.store.catalog import Catalog
 from aftertone.voicemail import directory as directories
@@ -154,6 +159,46 @@ def test_a_login_link_opens_once_and_within_a_day(shop: Shop, monkeypatch: pytes
     assert not shop.catalog.use_login_link(digest(token), now_unix_ms())
     tomorrow = now_unix_ms() + 24 * 3600 * 1000 + 1
     assert not shop.catalog.use_login_link(digest(late.rsplit("/", 1)[1]), tomorrow)
+
+
+@pytest.mark.parametrize("fault", [StorageFullError("no room"), DamagedError("not what was written")])
+def test_while_the_storage_is_away_whoever_asks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: StorageError
+) -> None:
+    folder = Folder(tmp_path / "var")
+    folder.make()
+    write_status(folder, "line", {"taking_calls": False, "alarms": [{"code": "storage", "text": "full"}]})
+    faults: list[StorageError] = [fault, fault]
+    answers: list[tuple[int, str]] = []
+
+    def opening(*_: object) -> str:
+        if faults:
+            raise faults.pop()
+        return "open"
+
+    monkeypatch.setattr(desk, "open_desk", opening)
+    sock = bind_web("127.0.0.1", 0)
+    base = f"http://127.0.0.1:{sock.getsockname()[1]}"
+
+    async def ask() -> None:
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"{base}/healthz")
+        answers.append((answer.status_code, answer.text))
+
+    async def run() -> object:
+        asking = asyncio.create_task(ask())
+        opened = await desk.open_patiently(Start("desk", Settings(), folder, structlog.get_logger(), None), "", sock)
+        await asking
+        return opened
+
+    with sock:
+        if not fault.retry:
+            with pytest.raises(DamagedError):
+                asyncio.run(run())
+            return
+        assert asyncio.run(run()) == "open"
+        assert answers == [(503, "storage\n")]
+        assert sock.fileno() >= 0, "the desk itself goes on with the socket"
 
 
 def test_a_port_in_use_is_an_error_that_names_the_port_and_the_setting() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,9 +14,11 @@ from aftertone.journal.record import Kind
 from aftertone.media.plane import KeyPressed, Latched, LongestReached, Played, Silent, ToneHeard
 from aftertone.model import Caller, Codec, EndReason, Mailbox
 from aftertone.roles import notes
+from aftertone.roles.clock import Ground, LineClock
 from aftertone.roles.notes import REFUSALS_A_MINUTE
 from aftertone.roles.switchboard import END_WITHIN_S
 from aftertone.roles.terms import key_of_info, stream_of
+from aftertone.roles.timekeeper import RELEASED_UNIX_MS
 from aftertone.sdp import negotiation
 from aftertone.sip import events as sip
 from aftertone.sip.message import Request, parse
@@ -41,16 +44,6 @@ def test_an_unknown_mailbox_is_404_and_is_noted_for_the_owner() -> None:
     (refused,) = world.journal.refusals
     assert (refused.status, refused.caller, refused.request_uri) == (404, Caller("ann", "Ann"), "sip:nobody@192.0.2.1")
     assert world.board.counters["refused_404"] == 1
-    world.rest()
-
-
-def test_no_room_is_480_and_says_when_to_try_again() -> None:
-    world = World()
-    world.blocked = StorageFullError("12 MB are free")
-    caller = world.invite()
-    assert caller.answers == [480]
-    assert world.switch.headers[caller.transaction] == {"Retry-After": "60"}
-    assert [(r.status, r.reason) for r in world.journal.refusals] == [(480, "12 MB are free")]
     world.rest()
 
 
@@ -94,7 +87,7 @@ def test_a_flood_of_refusals_is_answered_and_no_longer_journalled(monkeypatch: p
     monkeypatch.setattr(notes, "time", clock)
     world.loop.now_s = 60_000.0
     world.blocked = StorageFullError("full")
-    callers = [world.invite() for _ in range(REFUSALS_A_MINUTE + 20)]
+    callers = [world.invite(body=b"") for _ in range(REFUSALS_A_MINUTE + 20)]
     assert all(caller.answers == [480] for caller in callers)
     assert len(world.journal.refusals) == REFUSALS_A_MINUTE
     world.loop.advance(60)
@@ -106,7 +99,37 @@ def test_a_journal_that_takes_no_refusal_costs_the_note_and_not_the_answer() -> 
     world = World()
     world.blocked = StorageFullError("full")
     world.journal.full = True
-    assert world.invite().answers == [480]
+    assert world.invite(body=b"").answers == [480]
+
+
+# The clock
+
+
+def test_a_clock_that_falls_back_reorders_nothing_and_shows() -> None:
+    world = World()
+    now_ms = RELEASED_UNIX_MS + 10**9
+    wall_ms, synchronised = [now_ms], [True]
+    clock = LineClock(
+        world.board._logger,
+        ground=Ground(Path("/nowhere"), Path("/nowhere"), lambda: synchronised[0]),
+        wall_ns=lambda: wall_ms[0] * 1_000_000,
+        monotonic_ns=lambda: int(world.loop.now_s * 1e9),
+    )
+    world.board._clock = world.board._notes._clock = clock
+    world.set_mailboxes(Mailbox("main", rings=0))
+    first = world.invite()
+    wall_ms[0], synchronised[0] = 0, False
+    world.loop.advance(3)
+    second = world.invite()
+    world.blocked = StorageFullError("full")
+    world.invite(body=b"")
+    assert first.answers == second.answers == [200]
+    begins, (refused,) = world.journal.begins, world.journal.refusals
+    assert begins[0].message_id < begins[1].message_id < refused.id
+    assert [begin.unix_ms for begin in begins] == [now_ms, now_ms + 3000]
+    assert [envelope["clock"] for envelope in world.envelopes()] == ["trusted", "unsure"]
+    assert [envelope["started_unix_ms"] for envelope in world.envelopes()] == [now_ms, now_ms + 3000]
+    assert refused.at_unix_ms == now_ms + 3000
 
 
 # Answering
@@ -170,12 +193,14 @@ def test_a_caller_who_gives_up_while_it_rings_leaves_nothing() -> None:
     world.rest()
 
 
-def test_a_journal_that_is_full_when_we_answer_means_480() -> None:
+def test_a_journal_that_takes_no_beginning_means_503_and_is_told_aloud() -> None:
     world = World()
     caller = world.invite()
     world.journal.full = True
     world.loop.advance(15)
-    assert caller.answers == [180, 480]
+    assert caller.answers == [180, 183]
+    world.hear(Played(0))
+    assert caller.answers == [180, 183, 503]
     assert world.switch.headers[caller.transaction] == {"Retry-After": "60"}
     world.rest()
 

@@ -459,4 +459,5 @@ class World:
         """Fail unless nothing is left of any call."""
         assert (self.board.live_calls, self.board.ringing_calls) == (0, 0)
         assert not self.board._rows
+        assert not self.board.refusals.being_told
         assert not self.sound.leased

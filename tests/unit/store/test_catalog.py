@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from aftertone.errors import NotFoundError, UsageError
-from aftertone.model import Action, Caller, Kind, State
+from aftertone.model import Action, Caller, Clock, Kind, State
 from aftertone.store import changes, login, messages
 from aftertone.store.catalog import Catalog
 from aftertone.store.rows import Counts, Session
@@ -27,7 +28,7 @@ def catalog(tmp_path: Path) -> Iterator[Catalog]:
 
 
 def test_a_message_comes_back_as_it_went_in(catalog: Catalog) -> None:
-    message = a_message(1, heard_unix_ms=7, caller=Caller("'; --", "Zoë \u0000 ☎"))
+    message = a_message(1, heard_unix_ms=7, clock=Clock.UNSURE, caller=Caller("'; --", "Zoë \u0000 ☎"))
     assert catalog.record_delivery(message)
     assert catalog.message(message.id) == message
     assert catalog.has_message(message.id)
@@ -81,12 +82,44 @@ def test_lists_are_newest_first_and_paged(catalog: Catalog) -> None:
     everyone = [a_message(seed, started_unix_ms=same_time + seed // 3) for seed in range(25)]
     for message in everyone:
         catalog.record_delivery(message)
-    expected = sorted(everyone, key=lambda m: (m.started_unix_ms, m.id), reverse=True)
+    expected = sorted(everyone, key=lambda m: m.id, reverse=True)
     paged = catalog.messages(limit=10)
     while page := catalog.messages(limit=10, before=paged[-1].id):
         paged += page
     assert paged == expected
     assert sorted(m.id for m in catalog.every_message()) == sorted(m.id for m in everyone)
+
+
+def test_the_clock_orders_nothing(catalog: Catalog) -> None:
+    calls = [a_message(seed) for seed in range(8)]
+    years_ms = (0, -50, 80, 0, -3, 40, -40, 0)
+    shown = [
+        replace(m, started_unix_ms=m.started_unix_ms + y * 31_557_600_000) for m, y in zip(calls, years_ms, strict=True)
+    ]
+    for message in reversed(shown):
+        catalog.record_delivery(message)
+    newest_first = [m.id for m in reversed(calls)]
+    assert [m.id for m in catalog.messages()] == newest_first
+    paged = catalog.messages(limit=3)
+    while page := catalog.messages(limit=3, before=paged[-1].id, mailbox="main"):
+        paged += page
+    assert [m.id for m in paged] == newest_first
+
+
+def test_the_clock_makes_no_refusal_old(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "REFUSALS_KEPT", 3)
+    monkeypatch.setattr(messages, "_PRUNE_EVERY", 1)
+    for number, at_unix_ms in enumerate((NOW, 10 * NOW, 5, NOW, 6), 1):
+        catalog.record_refusal(UUID(int=number), at_unix_ms, 480, "full", Caller("100", "Bob"), "sip:x@y")
+    assert [refusal.id.int for refusal in catalog.refusals()] == [5, 4, 3], "the last to come are kept"
+
+
+def test_a_clock_that_ran_ahead_took_no_link_away(catalog: Catalog) -> None:
+    catalog.add_login_link("a" * 64, NOW + 100)
+    catalog.add_login_link("b" * 64, NOW + 100)
+    assert not catalog.use_login_link("b" * 64, 10 * NOW)
+    assert catalog.use_login_link("a" * 64, NOW)
+    assert catalog.use_login_link("b" * 64, NOW)
 
 
 def test_every_message_goes_over_many_pages(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,5 +293,8 @@ def test_lists_walk_an_index_in_order(catalog: Catalog, mailbox: str | None, kin
     with catalog._database.read() as connection:
         compiled = query.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
         plan = [str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}")]
-    assert any("USING INDEX messages_" in step for step in plan)
+    wanted = "sqlite_autoindex_messages_1" if mailbox is None else "messages_mailbox_newest"
+    if mailbox is not None and kind is not None:
+        wanted = "messages_mailbox_"
+    assert any(f"USING INDEX {wanted}" in step for step in plan), plan
     assert not any("TEMP B-TREE" in step for step in plan), plan

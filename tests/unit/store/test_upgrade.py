@@ -23,6 +23,8 @@ from aftertone.store.faults import NewerSchemaError
 from aftertone.store.schema import SCHEMA_VERSIONS, metadata
 from aftertone.store.upgrade import MIGRATIONS, ensure_current, stored_version
 
+NEXT = f"{int(SCHEMA_VERSIONS[-1]) + 1:04}"
+
 
 def test_the_constant_is_what_alembic_sees() -> None:
     config = Config()
@@ -101,11 +103,11 @@ def test_an_upgrade_that_fails_leaves_the_old_schema_whole(tmp_path: Path) -> No
     path, migrations = tmp_path / "aftertone.db", tmp_path / "migrations"
     Catalog.open(path).close()
     broken = "op.add_column('messages', sa.Column('colour', sa.Text))\n    raise RuntimeError('power cut')"
-    _write_second_migration(migrations, broken)
+    _write_next_migration(migrations, broken)
     database = Database(path)
     with pytest.raises(RuntimeError, match="power cut"):
-        ensure_current(database, versions=("0001", "0002"), migrations=migrations)
-    assert stored_version(path) == "0001"
+        ensure_current(database, versions=(*SCHEMA_VERSIONS, NEXT), migrations=migrations)
+    assert stored_version(path) == SCHEMA_VERSIONS[-1]
     with database.read() as connection:
         columns = {row[1] for row in connection.exec_driver_sql("PRAGMA table_info(messages)")}
     assert "colour" not in columns
@@ -115,12 +117,12 @@ def test_an_upgrade_that_fails_leaves_the_old_schema_whole(tmp_path: Path) -> No
 def test_processes_that_start_together_upgrade_once(tmp_path: Path) -> None:
     migrations = tmp_path / "migrations"
     Catalog.open(tmp_path / "aftertone.db").close()
-    _write_second_migration(migrations, "op.add_column('messages', sa.Column('colour', sa.Text))")
+    _write_next_migration(migrations, "op.add_column('messages', sa.Column('colour', sa.Text))")
     databases = [Database(tmp_path / "aftertone.db") for _ in range(4)]
     did: list[bool] = []
 
     def start(database: Database) -> None:
-        did.append(ensure_current(database, versions=("0001", "0002"), migrations=migrations))
+        did.append(ensure_current(database, versions=(*SCHEMA_VERSIONS, NEXT), migrations=migrations))
 
     threads = [threading.Thread(target=start, args=(database,)) for database in databases]
     for thread in threads:
@@ -130,16 +132,17 @@ def test_processes_that_start_together_upgrade_once(tmp_path: Path) -> None:
     for database in databases:
         database.close()
     assert sorted(did) == [False, False, False, True]
-    assert stored_version(tmp_path / "aftertone.db", ("0001", "0002")) == "0002"
+    assert stored_version(tmp_path / "aftertone.db", (*SCHEMA_VERSIONS, NEXT)) == NEXT
 
 
-def _write_second_migration(folder: Path, body: str) -> None:
+def _write_next_migration(folder: Path, body: str) -> None:
     versions = folder / "versions"
     versions.mkdir(parents=True)
     (folder / "env.py").write_text((MIGRATIONS / "env.py").read_text())
-    first = MIGRATIONS / "versions" / "v0001_first.py"
-    (versions / first.name).write_text(first.read_text())
-    (versions / "v0002_colour.py").write_text(
-        "import sqlalchemy as sa\nfrom alembic import op\nrevision = '0002'\ndown_revision = '0001'\n"
+    for known in (MIGRATIONS / "versions").glob("v*.py"):
+        (versions / known.name).write_text(known.read_text())
+    (versions / f"v{NEXT}_colour.py").write_text(
+        "import sqlalchemy as sa\nfrom alembic import op\n"
+        f"revision = {NEXT!r}\ndown_revision = {SCHEMA_VERSIONS[-1]!r}\n"
         f"def upgrade() -> None:\n    {body}\n"
     )

@@ -8,7 +8,7 @@ import wave
 import pytest
 
 from aftertone.audio.flac import read_audio
-from aftertone.model import Kind, State
+from aftertone.model import Clock, Kind, State
 from tests.unit.web.visitor import Visitor
 from tests.unit.web.world import World, make_flac, unknown_id
 
@@ -26,6 +26,7 @@ def test_one_message_has_every_documented_field(world: World, api: Visitor) -> N
         "kind": "message",
         "caller": {"number": "+12025550143", "name": "Grandmother"},
         "started_at": "2026-11-22T16:55:00.000Z",
+        "clock": "trusted",
         "duration_ms": 500,
         "audio_ms": 500,
         "cut_off": True,
@@ -51,6 +52,11 @@ def test_the_list_is_newest_first_and_pages_without_gap_or_repetition(world: Wor
             break
         before = {"before": answer["next"]}
     assert seen == delivered
+
+
+def test_a_time_that_is_a_guess_is_marked(world: World, api: Visitor) -> None:
+    message = world.deliver(clock=Clock.UNSURE)
+    assert api.get(f"/api/v1/messages/{message.id}").json()["clock"] == "unsure"
 
 
 def test_the_list_is_filtered(world: World, api: Visitor) -> None:

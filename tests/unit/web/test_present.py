@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aftertone.model import Caller, EndReason
-from aftertone.web.present import NOBODY, clean, clock_length, item_of, spoken_length, who
+from aftertone.model import Caller, Clock, EndReason
+from aftertone.web.present import CLOCK_NOT_SET, NOBODY, clean, clock_length, item_of, spoken_length, who
 from aftertone.web.schemas import rfc3339
 from tests.unit.web.world import World
 
@@ -55,6 +55,13 @@ def test_every_ending_has_words(world: World) -> None:
         assert item.facts[0].endswith(".")
         assert "1 packet lost" in item.facts[1]
         assert item.facts[2] == "clock not trusted"
+
+
+def test_a_time_of_a_clock_that_was_not_set_is_a_guess(world: World) -> None:
+    unsure, sure = (item_of(world.deliver(clock=clock)) for clock in (Clock.UNSURE, Clock.TRUSTED))
+    assert unsure.started_text == "about 22 Nov 2026, 16:55 UTC"
+    assert (unsure.is_time_unsure, sure.is_time_unsure) == (True, False)
+    assert unsure.facts == (CLOCK_NOT_SET, *sure.facts)
 
 
 @pytest.mark.parametrize(("unix_ms", "text"), [(0, "1970-01-01T00:00:00.000Z"), (10**18, "1970-01-01T00:00:00.000Z")])

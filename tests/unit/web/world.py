@@ -15,7 +15,7 @@ import numpy as np
 from fastapi import FastAPI
 
 from aftertone.audio.flac import read_audio, write_flac
-from aftertone.model import Caller, EndReason, Kind, Message, State, mint_id
+from aftertone.model import Caller, Clock, EndReason, Kind, Message, State, mint_id
 from aftertone.store.blobs import DirectoryBlobs, message_key
 from aftertone.store.catalog import Catalog
 from aftertone.web import passwords
@@ -127,6 +127,7 @@ class World:
         notes: tuple[str, ...] = (),
         lost_packets: int = 0,
         end_reason: EndReason = EndReason.CALLER_HUNG_UP,
+        clock: Clock = Clock.TRUSTED,
     ) -> Message:
         """Put one message with its audio where delivery would."""
         started_ms = self.now_ms - int(minutes_ago * 60_000)
@@ -156,6 +157,7 @@ class World:
             delivered_unix_ms=self.now_ms,
             heard_unix_ms=started_ms + 1 if state is State.HEARD else None,
             notes=notes,
+            clock=clock,
         )
         assert self.catalog.record_delivery(message)
         return message

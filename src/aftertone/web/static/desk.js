@@ -35,14 +35,21 @@ function relative(then, now) {
   return then.getFullYear() === now.getFullYear() ? `${day.format(then)}, ${clock.format(then)}` : dayAndYear.format(then);
 }
 
+// A clock that was not set says nothing of the day or the minute: no "today", no "5 min ago".
+function guessed(then, now) {
+  const date = then.getFullYear() === now.getFullYear() ? day : dayAndYear;
+  return `about ${date.format(then)}, ${clock.format(then)}`;
+}
+
 function showTimes(root = document) {
   const now = new Date();
   for (const time of root.querySelectorAll("time.when")) {
     const then = new Date(time.dateTime);
-    time.textContent = relative(then, now);
-    time.title = exact.format(then);
+    const unsure = "unsure" in time.dataset;
+    time.textContent = unsure ? guessed(then, now) : relative(then, now);
+    time.title = unsure ? `About ${exact.format(then)}: the clock of the machine was not set` : exact.format(then);
     const place = $(".exact", time.closest(".row"));
-    if (place) place.textContent = `${exact.format(then)}.`;
+    if (place) place.textContent = `${unsure ? "About " : ""}${exact.format(then)}.`;
   }
 }
 

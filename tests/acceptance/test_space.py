@@ -164,14 +164,15 @@ def test_a_line_that_starts_on_a_full_disk_refuses_aloud_until_there_is_room(
         row_of(made, "before")
         made.kill()
         with Glutton(disk):
-            made.start()
+            # Whether SQLite opens without a free block depends on what it left behind; the phone does not.
+            made.start(until_it_says="line refuses calls")
             line = made.role_pid("line")
-            assert "It refuses calls: the journal in" in made.output
             must_be_refused_aloud(made, "late", 480, sentence)
-            assert "No space left on device" in alarm_of(made, "storage")
-            assert "No space left on device" in made.run("doctor", check=False).stdout
-            assert health(made) == 503
+            assert "New calls are refused: " in made.run("doctor", check=False).stdout
+            assert "cannot be opened: [Errno 28] No space left on device; make room" in made.log()
+            assert health(made) == 503, "probes are answered, whether the desk is open or waits"
         wait_until(lambda: health(made) == 200, "the machine to take calls")
+        wait_until(lambda: made.log().count("Aftertone is ready") == 2, "the desk to open")
         assert call(made, "later")[0].bye_status == 200
         row_of(made, "later")
         assert made.role_pid("line") == line, "the same line all the time"

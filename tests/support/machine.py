@@ -109,8 +109,8 @@ class Machine:
         """The desk's address."""
         return f"http://127.0.0.1:{self.web_port}"
 
-    def start(self) -> Machine:
-        """Start the machine and wait until it takes calls."""
+    def start(self, until_it_says: str = "Aftertone is ready") -> Machine:
+        """Start the machine and wait until it takes calls, or has said something else."""
         log = self.data.parent / f"{self.data.name}.log"
         with log.open("a") as file:
             mark = file.tell()
@@ -129,7 +129,7 @@ class Machine:
                 file.seek(mark)
                 self.output = file.read()
             assert self.process.poll() is None, f"the machine ended:\n{self.output}"
-            return "Aftertone is ready" in self.output
+            return until_it_says in self.output
 
         wait_until(ready, f"the machine to be ready; it said:\n{self.output}", READY_WITHIN_S)
         return self

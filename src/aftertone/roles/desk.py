@@ -39,7 +39,7 @@ from aftertone.web.waiting import create_waiting_room
 
 LOGIN_LINK_S: Final = 24 * 3600
 FIRST_WAIT_S: Final = 0.2
-LONGEST_WAIT_S: Final = 10.0
+LONGEST_WAIT_S: Final = 5.0
 
 
 def open_desk(folder: Folder, settings: Settings, token: str, files: Files = OS_FILES) -> tuple[Catalog, DeskServices]:

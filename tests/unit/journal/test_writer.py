@@ -173,7 +173,7 @@ def test_closing_makes_the_rest_durable_and_closing_twice_is_fine(make_writer: M
 
 def test_before_opening_there_is_no_journal(make_writer: MakeWriter) -> None:
     writer = make_writer(Ear())
-    with pytest.raises(StateError, match="the journal is not open$"):
+    with pytest.raises(StateError, match=r"the journal is not open$"):
         writer.append(Kind.EVENT, b"early")
     writer.close()
 

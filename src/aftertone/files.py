@@ -274,7 +274,7 @@ def write_whole(files: Files, path: Path, content: bytes) -> None:
     """Write or replace a file as one step: after a power cut there is the old content or the new one. Durable on return.
 
     Goes by a temporary file beside it, ``.<name>.tmp``, which an error removes and a power cut may leave; the next write
-    replaces it. One writer a path. Raises OSError; then the old content holds.
+    replaces it. One writer a path. Raises OSError: then nothing is promised of the new content, which may be seen already.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     with contextlib.suppress(FileNotFoundError):

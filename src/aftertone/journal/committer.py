@@ -91,12 +91,14 @@ class Committer:
         queue_bytes: int = QUEUE_BYTES,
         reserve_bytes: int = 0,
         floor: Callable[[], Floor] = lambda: NO_FLOOR,
+        resume: Callable[[Floor], None] = lambda _: None,
     ) -> None:
         """Remember the settings; nothing is touched before `open`, and the reserve is not made before `tend_reserve`.
 
         ``boot_id`` is 16 bytes that nobody outside can guess; ``notify`` hears each new durable sequence number on the
-        thread that steps; ``clock_ns`` is monotonic. ``floor`` is asked on the same thread when a segment is made, for what
-        its header says of the time before it. Raises ValueError for sizes that cannot work.
+        thread that steps; ``clock_ns`` is monotonic. ``resume`` hears, on the thread that opens and before the first segment
+        is made, what the journal of earlier epochs said of the time; ``floor`` is asked when a segment is made, for what its
+        header says of the time before it. Raises ValueError for sizes that cannot work.
         """
         if len(boot_id) != BOOT_ID_BYTES:
             raise ValueError(f"a boot id has {BOOT_ID_BYTES} bytes")
@@ -108,6 +110,7 @@ class Committer:
         self._notify = notify
         self._clock_ns = clock_ns
         self._floor = floor
+        self._resume = resume
         self.found_floor = NO_FLOOR
         """What the journal of earlier epochs said of the time; known when `open` has returned."""
         self._segment_bytes = segment_bytes
@@ -156,6 +159,7 @@ class Committer:
             self._lock_handle = self._files.lock(self._directory / LOCK_NAME)
             listed = self._files.list_directory(self._directory)
             self.found_floor = read_floor(self._files, self._directory, listed)
+            self._resume(self.found_floor)
             self._epoch = self._next_epoch(listed)
             try:
                 self._segment = self._new_segment()
@@ -176,7 +180,9 @@ class Committer:
                 self._release()
         self._began_ns = self._clock_ns() - self._interval_ns
         self._reserve.look()
-        self._state = WriterState.OK
+        with self._mutex:
+            self._full = False
+            self._state = WriterState.OK
         return self._epoch
 
     def _make_directories(self) -> None:
@@ -338,22 +344,19 @@ class Committer:
         floor = Floor(max(now.id_ms, found.id_ms), now.clock_ms or found.clock_ms)
         header = SegmentHeader(SegmentName(self._epoch, self._number), self._boot_id, self._durable + 1, floor=floor)
         limit_bytes = self._segment_bytes
+        segment = None
+        if spend_reserve:
+            limit_bytes = max(limit_bytes, self._reserve.look())
+            segment = self._reserve.become(header)
+        if segment is None:
+            segment = SegmentOutput.create(self._files, self._directory, header)
+        # A file that could not be made is not in the list of those to remove: its name may be given again, when opening
+        # is tried once more, and then it is the segment that holds everything.
         try:
-            segment = None
-            if spend_reserve:
-                limit_bytes = max(limit_bytes, self._reserve.look())
-                segment = self._reserve.become(header)
-            if segment is None:
-                segment = SegmentOutput.create(self._files, self._directory, header)
-        except FileExistsError:
-            raise  # somebody else's file: not ours to remove
-        except BaseException:
-            self._worthless.append(self._directory / str(header.name))
-            raise
-        # From here on the new name is durable, so an empty predecessor is not needed to remember the epoch. On a full
-        # disk this keeps one file of a row of failed attempts, not thousands.
-        self._drop_worthless()
-        try:
+            segment.settle()
+            # From here on the new name is durable, so an empty predecessor is not needed to remember the epoch. On a full
+            # disk this keeps one file of a row of failed attempts, not thousands.
+            self._drop_worthless()
             segment.prepare(limit_bytes)
         except BaseException:
             segment.abandon()

@@ -35,23 +35,16 @@ class SegmentOutput:
 
     @staticmethod
     def create(files: Files, directory: Path, header: SegmentHeader) -> SegmentOutput:
-        """Make the file and its name durable; `prepare` comes next. On an error no descriptor is left open."""
+        """Make the file; `settle` comes next. Raises FileExistsError when the name is taken; on an error there is no file."""
         path = directory / str(header.name)
-        handle = files.open_new(path)
-        try:
-            files.sync_directory(directory)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                files.close(handle)
-            raise
-        return SegmentOutput(files, path, header, handle)
+        return SegmentOutput(files, path, header, files.open_new(path))
 
     @staticmethod
     def adopt(files: Files, source: Path, header: SegmentHeader) -> SegmentOutput:
-        """Take an empty file of the same folder, with the blocks that it holds, and make its new name durable.
+        """Give an empty file of the same folder, with the blocks that it holds, the name of a segment.
 
-        `prepare` comes next. Raises FileExistsError when the name is taken, OSError otherwise, also when the file is not
-        empty. On an error no descriptor is left open.
+        `settle` comes next. Raises FileExistsError when the name is taken, OSError otherwise, also when the file is not
+        empty. On an error no descriptor is left open and the file has its old name.
         """
         name, directory = str(header.name), source.parent
         path = directory / name
@@ -63,12 +56,15 @@ class SegmentOutput:
             if name in files.list_directory(directory):
                 raise FileExistsError(errno.EEXIST, "the segment exists already", str(path))
             files.rename(source, path)
-            files.sync_directory(directory)
         except BaseException:
             with contextlib.suppress(OSError):
                 files.close(handle)
             raise
         return SegmentOutput(files, path, header, handle)
+
+    def settle(self) -> None:
+        """Make the name durable; `prepare` comes next."""
+        self._files.sync_directory(self.path.parent)
 
     def prepare(self, segment_bytes: int) -> None:
         """Reserve blocks where the file system can, write the header and make it durable."""

@@ -110,10 +110,9 @@ class Reserve:
         self.look()
 
     def become(self, header: SegmentHeader) -> SegmentOutput | None:
-        """Turn it into the segment of ``header``, its name durable on return; None when there is none.
+        """Give it the name of ``header``'s segment, which is not durable yet; None when there is none.
 
-        Raises OSError, and then it is gone, or what is left of it lies under the segment's name; FileExistsError when that
-        name is taken.
+        Raises OSError, and then it is what it was; FileExistsError when that name is taken.
         """
         if not self.look():
             return None

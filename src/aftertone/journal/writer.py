@@ -41,6 +41,7 @@ class JournalWriter:
         queue_bytes: int = QUEUE_BYTES,
         reserve_bytes: int = 0,
         floor: Callable[[], Floor] = lambda: NO_FLOOR,
+        resume: Callable[[Floor], None] = lambda _: None,
     ) -> None:
         """Remember the settings.
 
@@ -61,6 +62,7 @@ class JournalWriter:
             queue_bytes=queue_bytes,
             reserve_bytes=reserve_bytes,
             floor=floor,
+            resume=resume,
         )
         self._wake = threading.Condition()
         self._sleeping_long = False
@@ -76,11 +78,6 @@ class JournalWriter:
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
         self._thread.start()
         return epoch
-
-    @property
-    def found_floor(self) -> Floor:
-        """What the journal of earlier epochs said of the time; known when `open` has returned."""
-        return self._committer.found_floor
 
     def append(self, kind: Kind, payload: bytes, *, arrival_ns: int | None = None, urgent: bool = False) -> int:
         """Queue a record and return its sequence number; durable once `notify` heard that number or a higher one.
@@ -119,7 +116,7 @@ class JournalWriter:
     def keep_reserve(self, keep_free_bytes: int) -> None:
         """Have the reserve made if it is missing and ``keep_free_bytes`` stay free beside it; `stats` tells what came of it.
 
-        Any thread; returns at once. Does nothing while the journal is not open.
+        Any thread; returns at once. While the journal is not open it is done after `open`.
         """
         with self._wake:
             self._keep_free_bytes = keep_free_bytes

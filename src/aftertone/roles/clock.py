@@ -15,6 +15,7 @@ show its time is taken for one that agrees.
 from __future__ import annotations
 
 import ctypes
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -122,8 +123,13 @@ def _text(path: Path) -> str:
         return ""
 
 
+def boot_ns() -> int:
+    """Return the time since the machine was started, also that which it slept, in nanoseconds."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
 class LineClock:
-    """The clock that a line asks. One thread asks it; ``floor`` may be asked by any."""
+    """The clock that a line asks. One thread asks it; ``resume`` and ``floor`` may be called by any."""
 
     def __init__(
         self,
@@ -131,23 +137,26 @@ class LineClock:
         *,
         ground: Ground | None = None,
         wall_ns: Callable[[], int] = time.time_ns,
-        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+        monotonic_ns: Callable[[], int] = boot_ns,
     ) -> None:
         self._logger = logger if logger is not None else structlog.get_logger("aftertone.line")
         self._ground = ground if ground is not None else Ground()
         self._wall_ns, self._monotonic_ns = wall_ns, monotonic_ns
         self._keeper = Timekeeper()
+        self._mutex = threading.Lock()
         self._kept_time = False
         self._looked_ns: int | None = None
         self._clock: Clock | None = None
 
     def resume(self, floor: Floor) -> None:
-        """Go on from where earlier runs were, as their journal tells."""
-        self._keeper.resume(floor)
+        """Go on from where earlier runs were, as their journal tells. Any thread."""
+        with self._mutex:
+            self._keeper.resume(floor)
 
     def floor(self) -> Floor:
         """Return what a segment that is made now should say of the time. Any thread."""
-        return self._keeper.floor()
+        with self._mutex:
+            return self._keeper.floor()
 
     def now(self) -> Reading:
         """Read the clock. Logs each time that it was set, and when it gains or loses trust."""
@@ -156,7 +165,8 @@ class LineClock:
         if was_set or self._looked_ns is None or now_ns - self._looked_ns > LOOK_AGAIN_NS:
             self._kept_time, self._looked_ns = self._ground.kept_time(wall_ms), now_ns
         evidence = Evidence(self._ground.is_synchronised(), self._kept_time)
-        reading = self._keeper.read(wall_ms, now_ns, evidence)
+        with self._mutex:
+            reading = self._keeper.read(wall_ms, now_ns, evidence)
         if reading.step_ms:
             self._logger.warning("the clock of the machine was set", by_s=reading.step_ms / 1000)
         if reading.clock is not self._clock:
@@ -169,4 +179,5 @@ class LineClock:
 
     def mint(self, reading: Reading, entropy: bytes) -> UUID:
         """Return an id that comes after every one before, whatever the clock did. ``entropy``: 10 random bytes."""
-        return self._keeper.mint(reading.unix_ms, entropy)
+        with self._mutex:
+            return self._keeper.mint(reading.unix_ms, entropy)

@@ -110,6 +110,8 @@ def make_publisher(
         version = 1 if old is None else old.version
         same = old is not None and Directory(0, old.default_mailbox, old.mailboxes) == wanted
         if same and there >= set(named.values()):
+            # Whoever wrote it may have died, or met an error, between the names and their sync.
+            directories.settle(folder.directory, files)
             return
         greetings = {named[row.name]: blobs.get(row.greeting_blob) for row in rows if row.greeting_blob}
         directories.publish(

@@ -84,6 +84,7 @@ class Line:
             commit_interval_ms=settings.journal.commit_ms,
             reserve_bytes=reserve_bytes(settings),
             floor=self._clock.floor,
+            resume=self._clock.resume,
         )
         self._not_open: StorageError | None = StorageError("the journal is not open yet")
         self._endpoint = SipEndpoint(
@@ -166,7 +167,7 @@ class Line:
                 self._logger.warning("line refuses calls", sip=self._address(), why=str(blocked))
             while not self._stop.is_set():
                 await self._pause(DISK_CHECK_S)
-                if self._not_open is not None:
+                if self._not_open is not None and not self._stop.is_set():
                     await self._open_journal()
                 self._look_at_the_disk()
                 self._look_at_the_clock()
@@ -190,8 +191,6 @@ class Line:
                 self._logger.error("the journal cannot be opened: new calls are refused", error=str(error))
             self._not_open = error
         else:
-            # Before the first call is taken: its id comes after those of all earlier epochs.
-            self._clock.resume(self.journal.found_floor)
             self._not_open = None
             self._logger.info("the journal is open", epoch=epoch)
 
@@ -276,8 +275,9 @@ class Line:
             self._room_unknown = None
         except StorageError as error:
             self._free_bytes = 0
+            if str(error) != str(self._room_unknown):
+                self._logger.error("the disk does not say how much room it has", error=str(error))
             self._room_unknown = error
-            self._logger.error("the disk does not say how much room it has", error=str(error))
         if self._not_open is not None:
             return
         if self._room_unknown is None:

@@ -36,8 +36,10 @@ RETRY_AFTER_S: Final = 60
 SDP_TYPE: Final = "application/sdp"
 FRAME_S: Final = 0.02
 ALOUD_AT_ONCE: Final = 20
-"""Calls that are told at the same time; more are answered without a word. Sound goes where an offer says before anybody has
-proven to be there, so this also bounds what a liar can have sent to somebody else."""
+"""Calls that are told at the same time; more are answered without a word."""
+TO_ONE_ADDRESS: Final = 3
+"""Of these, calls whose sound goes to one address. It goes where an offer says before anybody has proven to be there, so this
+bounds what a liar can have sent to somebody else: 3 x 64 kbit/s. A PBX through which everybody calls gets as much."""
 PATIENCE_S: Final = 2.0
 """Longer than the clip by this much, the caller waits for nothing: the ticks have stopped."""
 
@@ -49,6 +51,8 @@ class Told:
     event: sip.IncomingCall
     row: int
     status: int
+    address: str
+    """Where the sound goes, empty while that is not known."""
     timer: asyncio.TimerHandle
 
 
@@ -110,19 +114,25 @@ class Refusals:
             self._answer(event.transaction_id, error.sip_status, RETRY_AFTER_S)
 
     def _speak(self, event: sip.IncomingCall, status: int, host: str, row: int, port: int) -> None:
-        """Begin to say why. Raises SdpError when there is nothing that both sides speak, or nobody who listens."""
+        """Begin to say why.
+
+        Raises SdpError when there is nothing that both sides speak, or nobody who listens; BusyError beyond `TO_ONE_ADDRESS`.
+        """
         session_id = int.from_bytes(self._entropy(7), "big")
         body, plan = negotiation.answer(
             event.request.body, local_host=host, local_port=port, session_id=session_id, version=1
         )
         if plan.direction not in ("sendrecv", "sendonly"):
             raise SdpError("the caller does not want to hear anything")
+        address = "" if plan.remote is None else plan.remote[0]
+        if address and sum(told.address == address for told in self._told.values()) >= TO_ONE_ADDRESS:
+            raise BusyError(f"{TO_ONE_ADDRESS} callers at {address} are being told already")
         frames = self._clips.frames(REFUSED, "", plan.codec)
         self._endpoint.respond(event.transaction_id, 183, body=body, content_type=SDP_TYPE)
         self._plane.agree(row, stream_of(plan))
         self._plane.play(row, frames)
         timer = self._loop.call_later(len(frames) * FRAME_S + PATIENCE_S, self._finish, event.transaction_id)
-        self._told[event.transaction_id] = self._rows[row] = Told(event, row, status, timer)
+        self._told[event.transaction_id] = self._rows[row] = Told(event, row, status, address, timer)
         self._counters["refused_aloud"] += 1
 
     def played(self, row: int) -> None:

@@ -12,15 +12,16 @@ while it is believed; otherwise it is the latest time that is known to have pass
 since by the monotonic clock), marked as unsure.
 
 A clock is believed when the kernel says that it is synchronised, even below the floor: an earlier clock that was wrong must
-not cast doubt on a right one. Without that word it is believed when something kept time while the machine was off, and when
-it says neither less than what has passed already nor an absurd future. Who sets the clock of a running machine back has a
+not cast doubt on a right one. Without that word it is believed when something kept time while the machine was off, or when it was believed
+before and nobody has set it since (the word lapses after some hours without a network, and the clock goes on as well as
+before), and when it says neither less than what has passed already nor an absurd future. Who sets the clock of a running machine back has a
 reason, so that counts as known time; a clock that is behind when the machine starts does not. No clock is believed that
 stands before this program was made.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
@@ -74,13 +75,14 @@ def judge(wall_ms: int, passed_ms: int, evidence: Evidence) -> Clock:
 
 
 class Timekeeper:
-    """The clock of one line. One thread reads and mints; ``floor`` may be asked by any."""
+    """The clock of one line. One thread at a time."""
 
     def __init__(self, floor: Floor = NO_FLOOR) -> None:
         self._last_id_ms = floor.id_ms
         self._passed_ms = floor.clock_ms
         self._passed_at_ns: int | None = None
         self._offset_ms: int | None = None
+        self._was_trusted = False
 
     def resume(self, floor: Floor) -> None:
         """Go on from where an earlier run was; ids that were minted meanwhile keep their order."""
@@ -89,7 +91,7 @@ class Timekeeper:
             self._passed_ms, self._passed_at_ns = floor.clock_ms, None
 
     def floor(self) -> Floor:
-        """Return what the next segment's header should say. Any thread."""
+        """Return what the next segment's header should say."""
         return Floor(self._last_id_ms, self._passed_ms)
 
     def step_ms(self, wall_ms: int, now_ns: int) -> int:
@@ -107,7 +109,9 @@ class Timekeeper:
         passed_ms = max(self._passed_ms, RELEASED_UNIX_MS) + max(0, since_ns) // 1_000_000
         if step_ms < 0:
             passed_ms = min(passed_ms, max(wall_ms, RELEASED_UNIX_MS)) if evidence.kept_time else passed_ms
-        clock = judge(wall_ms, passed_ms, evidence)
+        went_on = self._was_trusted and not step_ms
+        clock = judge(wall_ms, passed_ms, replace(evidence, kept_time=evidence.kept_time or went_on))
+        self._was_trusted = clock is Clock.TRUSTED
         if clock is Clock.TRUSTED:
             shown_ms = wall_ms
         else:

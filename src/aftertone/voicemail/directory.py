@@ -107,6 +107,15 @@ def publish(folder: Path, directory: Directory, greetings: Mapping[str, bytes], 
         raise StorageError(f"cannot publish the directory in {folder}: {error}") from None
 
 
+def settle(folder: Path, files: Files = OS_FILES) -> None:
+    """Make the names of a snapshot durable that is there already. Raises StorageError."""
+    try:
+        files.sync_directory(folder / GREETINGS)
+        files.sync_directory(folder)
+    except OSError as error:
+        raise StorageError(f"cannot sync the directory in {folder}: {error}") from None
+
+
 def _forget(files: Files, folder: Path, named: Iterable[str | None]) -> None:
     keep = set(named)
     for path in folder.iterdir():

@@ -245,13 +245,9 @@ class House:
         self.say("ready")
 
     def start_line(self) -> None:
-        """Start a line; one that cannot open its journal is started again."""
-
-        def start() -> int:
-            self.line = Line(self)
-            return self.line.open()
-
-        self._insist(start)
+        """Start a line; one that cannot open its journal tries again, as long as it takes."""
+        self.line = Line(self)
+        self._insist(self.line.open)
 
     def start_desk(self) -> None:
         """Open the desk, anew when it is open."""

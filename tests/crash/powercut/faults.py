@@ -59,7 +59,7 @@ class Outcome:
 
 
 def strikes(calls: Sequence[str]) -> list[Strike]:
-    """Return every strike that makes sense for an evening with these calls."""
+    """Return every strike that makes sense for an evening with these calls; the first ones, which start it, fail twice, too."""
     found: list[Strike] = []
     for number, operation in enumerate(calls, 1):
         found.append(Strike(number, Fault.EIO))
@@ -69,6 +69,7 @@ def strikes(calls: Sequence[str]) -> list[Strike]:
             found.append(Strike(number, Fault.SHORT))
         if operation in _INTERRUPTED:
             found.append(Strike(number, Fault.EINTR))
+    found += [Strike(number, fault, 2) for number in range(1, 20) for fault in (Fault.EIO, Fault.ENOSPC)]
     return [*found, *(Strike(number, Fault.EIO, BURST_CALLS) for number in range(1, len(calls) + 1, 8))]
 
 

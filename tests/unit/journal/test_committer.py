@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,28 @@ def test_opening_makes_every_name_durable_before_the_header() -> None:
         f"sync_directory {FOLDER}",
         *(f"{call} 4" for call in ("preallocate", "write", "fdatasync")),
     ]
+
+
+@pytest.mark.parametrize("operation", ["open_new", "sync_directory", "preallocate", "write", "fdatasync"])
+def test_an_opening_that_is_tried_again_keeps_what_it_opens_at_last(operation: str) -> None:
+    """A name that could not be made is given again: the file that gets it in the end is not litter of the first attempt."""
+    bench = Bench()
+    bench.files.inject = lambda _, what: Fault.ENOSPC if what == operation else None
+    for _ in range(3):
+        if operation == "preallocate":
+            break
+        with pytest.raises(StorageError):
+            bench.committer.open()
+    bench.files.inject = nowhere
+    bench.committer.open()
+    segment = bench.committer.stats().segment
+    bench.append(b"said")
+    assert bench.step()
+    names = bench.files.list_directory(FOLDER)
+    assert segment in names
+    assert len([name for name in names if ".journal" in name]) <= 2, "failed attempts do not pile up"
+    assert bench.read() == [b"said"]
+    assert bench.files.after_cut(random.Random(1)).list_directory(FOLDER)
 
 
 def test_a_commit_is_one_write_and_one_sync_and_then_it_is_told() -> None:

@@ -150,18 +150,33 @@ def test_a_trusted_clock_says_nothing(machine: Machine) -> None:
 
 
 def test_the_hardware_clock_is_asked_once_a_minute_and_when_the_clock_was_set(machine: Machine) -> None:
-    machine.hardware_clock(str(NOW_S))
+    machine.hardware_clock("17")
     board = Board(machine, NOW_S)
+    assert board.clock.now().clock is Clock.UNSURE
+    machine.hardware_clock(str(NOW_S))
+    board.wait(LOOK_AGAIN_NS / 1e9 - 1)
+    assert board.clock.now().clock is Clock.UNSURE
+    board.wait(2)
     assert board.clock.now().clock is Clock.TRUSTED
     machine.hardware_clock("17")
-    board.wait(LOOK_AGAIN_NS / 1e9 - 1)
-    assert board.clock.now().clock is Clock.TRUSTED
-    board.wait(2)
-    assert board.clock.now().clock is Clock.UNSURE
-    machine.hardware_clock(str(NOW_S + 5 * 86_400))
     board.wait(1)
     board.wall_s += 5 * 86_400
+    assert board.clock.now().clock is Clock.UNSURE
+    machine.hardware_clock(str(NOW_S + 5 * 86_400))
+    board.wait(LOOK_AGAIN_NS / 1e9 + 1)
     assert board.clock.now().clock is Clock.TRUSTED
+
+
+def test_a_network_that_is_away_for_a_day_costs_no_trust(machine: Machine) -> None:
+    """The kernel takes back its word some hours after the last answer of a time server; the clock goes on all the same."""
+    machine.synchronised = True
+    board = Board(machine, NOW_S)
+    assert board.clock.now().clock is Clock.TRUSTED
+    machine.synchronised = False
+    board.wait(86_400)
+    assert board.clock.now().clock is Clock.TRUSTED
+    board.wall_s += 3600
+    assert board.clock.now().clock is Clock.UNSURE, "somebody set it, and nothing vouches for that"
 
 
 def test_a_hand_that_sets_the_system_and_not_the_hardware_clock_is_not_enough(machine: Machine) -> None:

@@ -7,7 +7,7 @@ import pytest
 from aftertone.errors import AftertoneError, StorageError, StorageFullError
 from aftertone.media.plane import KeyPressed, Latched, Played
 from aftertone.model import Codec, Mailbox
-from aftertone.roles.refusals import ALOUD_AT_ONCE, PATIENCE_S
+from aftertone.roles.refusals import ALOUD_AT_ONCE, PATIENCE_S, TO_ONE_ADDRESS
 from aftertone.sip import events as sip
 from aftertone.sip.message import Response
 from tests.unit.roles.world import BROKEN_SDP, FRAMES, HOLD_SDP, OTHER_SDP, UNKNOWN_CODEC_SDP, World
@@ -86,9 +86,23 @@ def test_without_a_place_the_status_comes_at_once() -> None:
     assert third.answers == [183]
 
 
+def test_to_one_address_only_so_many_are_told() -> None:
+    """Whoever names somebody else's address has little sent there."""
+    world = refusing(capacity=TO_ONE_ADDRESS + 3)
+    callers = [world.invite() for _ in range(TO_ONE_ADDRESS + 2)]
+    assert [caller.answers for caller in callers[-3:]] == [[183], [480], [480]]
+    elsewhere = world.invite(body=SDP.replace(b"192.0.2.7", b"192.0.2.99"))
+    assert elsewhere.answers == [183]
+    world.hear(*(Played(row) for row in range(TO_ONE_ADDRESS + 1)))
+    assert world.invite().answers == [183]
+    world.board.refusals.shut_down()
+    world.rest()
+
+
 def test_only_so_many_are_told_at_once() -> None:
     world = refusing(capacity=ALOUD_AT_ONCE + 5)
-    callers = [world.invite() for _ in range(ALOUD_AT_ONCE + 3)]
+    bodies = [SDP.replace(b"192.0.2.7", f"192.0.2.{10 + n}".encode()) for n in range(ALOUD_AT_ONCE + 3)]
+    callers = [world.invite(body=body) for body in bodies]
     assert [caller.answers for caller in callers[-4:]] == [[183], [480], [480], [480]]
     assert len(world.sound.leased) == ALOUD_AT_ONCE
     world.hear(*(Played(row) for row in range(ALOUD_AT_ONCE)))

@@ -1,6 +1,7 @@
 """Order by id instead of by the wall clock, and whether the wall clock was to be believed. Frozen, like every released migration.
 
-The ids of version 0001 hold the time at which their messages started, so their order stays what it was.
+The ids of version 0001 hold the time at which their messages started, so their order stays what it was; but for messages whose
+beginning the journal had lost, which had made-up ids without a time and stand where those put them.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help run test check lint types arrows fmt crash bench clean
+.PHONY: help run test check lint types arrows fmt crash crash-kills crash-disk crash-vm bench clean
 help:            ## this list
-	@grep -E '^[a-z]+: .*## |^[a-z]+:  *## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+: .*## |^[a-z-]+:  *## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 $(VENV)/installed: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit("Aftertone needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make run PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
@@ -44,8 +44,17 @@ fmt: $(VENV)/installed-dev   ## format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-crash: $(VENV)/installed-dev   ## 200 random kills of the real program in a row: no message may be lost
+crash: crash-disk crash-kills   ## power cuts of real file systems (root), then 200 kills: no message may be lost
+
+crash-kills: $(VENV)/installed-dev   ## random kills of the real program, 200 in a row
 	@$(BIN)/python -m tests.crash.kills $(ARGS)
+
+crash-disk: $(VENV)/installed-dev   ## power cuts of ext4, xfs and btrfs, lying disks, deliberate bugs, failing writes; needs root
+	@$(BIN)/python -m tests.crash.powercut.real_disk --mutants $(ARGS)
+	@$(BIN)/python -m tests.crash.powercut.failed_sync
+
+crash-vm: $(VENV)/installed-dev   ## a virtual machine, cut 20 times in the middle of calls; needs root and half an hour
+	@$(BIN)/python -m tests.crash.vm $(ARGS)
 
 bench: $(VENV)/installed-dev   ## packets per second and CPU per call-minute, beside the goals
 	@$(BIN)/python bench/recordings.py $(ARGS)

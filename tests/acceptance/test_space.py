@@ -12,6 +12,7 @@ import pytest
 from aftertone.model import Codec
 from aftertone.roles import caller as callers
 from aftertone.roles.clips import REFUSED, Clips
+from aftertone.roles.folder import Folder
 from tests.support.callers import Party, wish
 from tests.support.disks import Glutton, fill, read_only, small_disk
 from tests.support.machine import Machine, machine, speech_file, wait_until
@@ -191,3 +192,44 @@ def test_a_line_whose_journal_is_read_only_refuses_aloud_until_it_is_not(tmp_pat
         wait_until(lambda: health(made) == 200, "the machine to take calls")
         assert call(made, "later")[0].bye_status == 200
         row_of(made, "later")
+
+
+def test_a_machine_that_starts_on_a_read_only_disk_refuses_aloud_until_it_is_not(
+    tmp_path: Path, sentence: list[bytes]
+) -> None:
+    with machine(tmp_path / "var", **SMALL) as made:
+        greet_briefly(made, tmp_path)
+        made.stop()
+        with read_only(made.data):
+            made.start(until_it_says="line refuses calls")
+            must_be_refused_aloud(made, "late", 503, sentence)
+            wait_until(lambda: health(made) == 503, "the desk to answer")
+        wait_until(lambda: health(made) == 200, "the machine to take calls")
+        wait_until(lambda: made.log().count("Aftertone is ready") == 2, "the desk to open")
+        assert call(made, "later")[0].bye_status == 200
+        row_of(made, "later")
+        assert "in use by another machine" in made.run("serve", check=False).stderr
+
+
+def test_a_machine_that_starts_for_the_first_time_on_a_full_disk_refuses_aloud_until_there_is_room(
+    disk: Path, sentence: list[bytes]
+) -> None:
+    """With the folders made, as an installer does; they take room too."""
+    made = Machine(disk, {f"AFTERTONE_{name}": value for name, value in SMALL.items()})
+    Folder(disk).make()
+    try:
+        with Glutton(disk):
+            made.start(until_it_says="line refuses calls")
+            must_be_refused_aloud(made, "late", 480, sentence)
+            wait_until(lambda: health(made) == 503, "the desk to answer")
+            doctor = made.run("doctor", check=False).stdout
+            assert "0 MB are free" in doctor
+            assert "because the disk is full" in doctor
+            assert "role ended" not in made.log()
+        wait_until(lambda: health(made) == 200, "the machine to take calls")
+        wait_until(lambda: "Aftertone is ready" in made.log(), "the desk to open")
+        assert call(made, "later")[0].bye_status == 200
+        row_of(made, "later")
+    finally:
+        if made.process is not None:
+            made.kill()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.crash.vm import disk, echo, image, rounds
 from tests.crash.vm.disk import ATOM_BYTES, Flush, Write
-from tests.crash.vm.judge import Change, Promise, Verdict, limit_ms
+from tests.crash.vm.judge import Change, Promise, Verdict
 
 BLOCKS = 8
 Step = tuple[int, int, int] | None
@@ -148,15 +148,12 @@ def test_a_caller_is_judged(made: Promise, rows: list[dict[str, Any]], violation
     assert len(verdict.violations) == violations, verdict.violations
 
 
-def test_only_an_emulated_processor_is_excused_and_only_by_what_the_line_told() -> None:
-    assert limit_ms(900, emulated=False) == 250
-    assert limit_ms(0, emulated=True) == 250
-    assert limit_ms(300, emulated=True) == 550
-    verdict = Verdict(limit_ms=limit_ms(300, emulated=True))
-    verdict.judge_call(promise(reached_ms=3550), [row()])
-    assert (verdict.violations, verdict.slow, verdict.worst_loss_ms) == ([], 1, 550)
-    verdict.judge_call(promise(reached_ms=3560), [row()])
-    assert len(verdict.violations) == 1
+def test_beyond_the_promise_and_within_the_limit_is_slow() -> None:
+    verdict = Verdict(limit_ms=500)
+    verdict.judge_call(promise(reached_ms=3500), [row()])
+    assert (verdict.violations, verdict.slow, verdict.worst_loss_ms) == ([], 1, 500)
+    verdict.judge_call(promise(reached_ms=3520), [row()])
+    assert (len(verdict.violations), verdict.slow) == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ playlists, which would make FFmpeg fetch what they list), and size and decoded l
 
 from __future__ import annotations
 
+import errno
 import io
 import re
 import wave
@@ -133,7 +134,7 @@ def read_audio(
     """Read any audio file (WAV, FLAC, MP3, Ogg, AAC, AMR ...) as mono int16 at the file's own rate.
 
     More channels are mixed down; a mono 16 bit file comes back exactly. Raises NotFoundError when the path does not exist,
-    NotAudioError when this is no audio, AudioTooLongError beyond ``max_bytes`` or ``max_seconds``.
+    NotAudioError when this is no audio, AudioTooLongError beyond ``max_bytes`` or ``max_seconds``, OSError as the file does.
     """
     file = _open_bytes(source, max_bytes)
     try:
@@ -178,8 +179,17 @@ def _open(file: BinaryIO) -> InputContainer:
 
     try:
         return av.open(file, "r", options={"format_whitelist": _FORMATS}, metadata_errors="replace")
-    except (av.FFmpegError, ValueError) as error:
+    except (av.FFmpegError, ValueError, OSError) as error:
+        if _is_of_the_disk(error):
+            raise
         raise NotAudioError("this is not an audio file that can be read (WAV, FLAC, MP3, Ogg, M4A)") from error
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """Tell whether reading failed. A damaged file makes FFmpeg seek to where no file goes, which is EINVAL."""
+    from av import FFmpegError
+
+    return isinstance(error, OSError) and not isinstance(error, FFmpegError) and error.errno != errno.EINVAL
 
 
 def _read(file: BinaryIO, max_seconds: float) -> tuple[Samples, int]:
@@ -204,7 +214,9 @@ def _read(file: BinaryIO, max_seconds: float) -> tuple[Samples, int]:
                 count += len(piece)
                 if count > limit:
                     raise AudioTooLongError(f"the audio is longer than {max_seconds:g} seconds")
-        except (FFmpegError, ValueError) as error:
+        except (FFmpegError, ValueError, OSError) as error:
+            if _is_of_the_disk(error):
+                raise
             raise NotAudioError(f"the audio is damaged after {count / rate_hz:.1f} seconds") from error
     return (np.concatenate(pieces) if pieces else np.zeros(0, np.int16)), rate_hz
 

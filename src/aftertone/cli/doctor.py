@@ -17,7 +17,7 @@ import typer
 
 from aftertone.cli.options import DEFAULT_DATA, Config, Data, Json, machine
 from aftertone.config import Settings
-from aftertone.errors import AftertoneError, UsageError
+from aftertone.errors import AftertoneError, StorageFullError, UsageError
 from aftertone.files import OsFiles
 from aftertone.journal.floor import read_floor
 from aftertone.journal.reader import JournalReader
@@ -32,6 +32,7 @@ from aftertone.roles.timekeeper import RELEASED_UNIX_MS, judge
 SLOWEST_SYNC_MS: Final = 150
 """p99 of a sync: with 50 ms between two commits, sound is on the disk within 200 ms of its arrival."""
 FEWEST_FREE_FILES: Final = 1000
+MEND_THE_STORAGE: Final = "Mend that, or choose another data folder with --data."
 WITNESS_PORT: Final = 7071
 WITNESS_FILE: Final = Path("acks.jsonl")
 
@@ -158,8 +159,7 @@ def _storage(folder: Folder, settings: Settings) -> list[Finding]:
     try:
         report = storage.report(folder.root)
     except AftertoneError as error:
-        todo = "Mend that, or choose another data folder with --data."
-        return [Finding("storage", Level.BAD, str(error), todo)]
+        return [Finding("storage", Level.BAD, str(error), MEND_THE_STORAGE)]
     findings = [_ground("storage", report.advice, settings)]
     findings += [_ground("disk", advice, settings) for advice in report.disks]
     return [*findings, *_room(folder, report, settings), _sync(folder, report)]
@@ -193,6 +193,11 @@ def _room(folder: Folder, report: storage.StorageReport, settings: Settings) -> 
 
 
 def _sync(folder: Folder, report: storage.StorageReport) -> Finding:
+    if isinstance(report.unmeasured, StorageFullError):
+        text = f"{report.unmeasured}: how fast it is could not be measured, because the disk is full"
+        return Finding("sync", Level.BAD, text, "Make room, and run this again.")
+    if report.unmeasured is not None:
+        return Finding("sync", Level.BAD, str(report.unmeasured), MEND_THE_STORAGE)
     text = (
         f"8 kB written and synced (fdatasync) in {folder.root}, again and again: {report.sync_p50_ms:.1f} ms (p50), "
         f"{report.sync_p99_ms:.1f} ms (p99)"

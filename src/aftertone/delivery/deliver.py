@@ -116,6 +116,8 @@ class Deliverer:
         self._position: SegmentName | None = None
         self._exhausted = False
         self._recovered = False
+        self._unread: tuple[str, ...] = ()
+        self._adopt_ns: int | None = None
         self._store_away = False
         self._held_bytes = 0
         self._tidied_ns: int | None = None
@@ -130,13 +132,21 @@ class Deliverer:
         with suppress(OSError):  # copies only; what cannot be removed is overwritten or ignored
             for path in self._spill.iterdir():
                 path.unlink()
+        self._adopt()
+        self._recovered = True
+
+    def _adopt(self) -> None:
+        """Make rows for recordings that have none. Raises StorageError."""
         adopted = adopt(self._catalog, self._blobs, read_tags, self._unix_ms)
         self._counts["adopted"] += adopted.added
         if adopted.added:
             self._logger.warning("recordings without a row were adopted", count=adopted.added)
         for key in adopted.strangers:
             self._logger.warning("an audio file does not say which message it is", blob=key)
-        self._recovered = True
+        for key in adopted.unread:
+            self._logger.error("a recording without a row cannot be read; it is tried again in a minute", blob=key)
+        self._unread = adopted.unread
+        self._adopt_ns = None
 
     def step(self, now_ns: int) -> int:
         """Do what there is to do at ``now_ns`` (monotonic) and return how much that was; 0 means wait a moment.
@@ -149,6 +159,11 @@ class Deliverer:
         try:
             if not self._recovered:
                 self.recover()
+            if self._unread:
+                if self._adopt_ns is None:
+                    self._adopt_ns = now_ns + _LONGEST_PAUSE_NS
+                elif now_ns >= self._adopt_ns:
+                    self._adopt()
             work = self._read()
         except EnvironmentFault as error:
             self._counts["failures"] += 1
@@ -176,7 +191,8 @@ class Deliverer:
 
     def failing(self) -> list[str]:
         """Return, for a person, which recordings could not be delivered so far and why."""
-        return [
+        unread = [f"{key}: the disk does not give it (tried again each minute)" for key in self._unread]
+        return unread + [
             f"call {call.key[1]} of epoch {call.key[0]}: {call.failure} ({call.failures} attempts; kept in the journal)"
             for call in self._due
             if call.failures

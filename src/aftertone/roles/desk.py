@@ -186,8 +186,7 @@ async def _waiting_room(start: Start, sock: socket.socket) -> AsyncIterator[None
 
 async def _serve(start: Start) -> None:
     sock = bind_web(start.settings.web.host, start.settings.web.port)
-    token = start.folder.token()
-    catalog, services = await open_patiently(start, token, sock)
+    catalog, services = await open_patiently(start, sock)
     host, port = sock.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     base = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}"  # noqa: S104 - a comparison
@@ -221,7 +220,7 @@ async def _serve(start: Start) -> None:
         catalog.close()
 
 
-async def open_patiently(start: Start, token: str, sock: socket.socket) -> tuple[Catalog, DeskServices]:
+async def open_patiently(start: Start, sock: socket.socket) -> tuple[Catalog, DeskServices]:
     """Open the desk, waiting for storage that is away: it may come back, and calls are taken meanwhile.
 
     Who asks on ``sock`` while it waits is told so. Raises StorageError for what waiting does not mend.
@@ -230,7 +229,7 @@ async def open_patiently(start: Start, token: str, sock: socket.socket) -> tuple
     async with contextlib.AsyncExitStack() as stack:
         while True:
             try:
-                return open_desk(start.folder, start.settings, token)
+                return open_desk(start.folder, start.settings, start.folder.token())
             except StorageError as error:
                 start.logger.error("desk cannot open its storage", error=str(error), again_in_s=wait_s)
                 if not error.retry:

@@ -72,14 +72,14 @@ class Folder:
     def lock(self) -> int:
         """Take the folder for this machine until the process ends; returns the descriptor that holds it.
 
-        Raises UsageError when another machine runs in it, StorageError when it cannot be locked. The kernel gives the lock back however a process ends, so a lock
-        is never stale.
+        Raises UsageError when another machine runs in it, StorageError when it cannot be locked. The kernel gives the lock
+        back however a process ends, so a lock is never stale. The folder itself is locked, and nothing written: a machine
+        starts on a full or read-only disk too, to refuse calls aloud.
         """
-        path = self.run / "machine.lock"
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
-            raise StorageError(f"cannot open {path}: {error.strerror}; may you write in {self.root}?") from None
+            raise StorageError(f"cannot open {self.root}: {error.strerror}; does it belong to you?") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -89,7 +89,7 @@ class Folder:
             ) from None
         except OSError as error:
             os.close(descriptor)
-            raise StorageError(f"cannot lock {path}: {error.strerror}") from None
+            raise StorageError(f"cannot lock {self.root}: {error.strerror}") from None
         return descriptor
 
     def token(self) -> str:

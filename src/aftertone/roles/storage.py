@@ -12,6 +12,7 @@ alarms nobody and says how to find out. What is not known to us is said to be un
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import time
@@ -21,7 +22,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from aftertone.errors import StorageError
+from aftertone.errors import StorageError, StorageFullError
 from aftertone.roles.block_device import SYS, Disk, disks_under, has_journal
 from aftertone.roles.mounts import PROC, Mount, mount_of
 
@@ -123,6 +124,8 @@ class StorageReport:
     """Inodes that are left; None where the file system does not count them."""
     sync_p50_ms: float
     sync_p99_ms: float
+    unmeasured: StorageError | None = None
+    """Why a sync could not be measured; the two above are 0 then."""
 
 
 def look(folder: Path, *, proc: Path = PROC, sys: Path = SYS) -> Ground:
@@ -248,7 +251,10 @@ def judge_disk(disk: Disk) -> Advice:
 
 
 def measure_sync_ms(folder: Path) -> tuple[float, float]:
-    """Return p50 and p99 of writing and syncing 8 kB in ``folder``, in milliseconds. Raises StorageError."""
+    """Return p50 and p99 of writing and syncing 8 kB in ``folder``, in milliseconds.
+
+    Raises StorageError, StorageFullError when there is no room for that.
+    """
     path = folder / f".probe.{os.getpid()}"
     times: list[float] = []
     try:
@@ -265,7 +271,8 @@ def measure_sync_ms(folder: Path) -> tuple[float, float]:
             with contextlib.suppress(OSError):
                 path.unlink()
     except OSError as error:
-        raise StorageError(f"cannot write and sync in {folder}: {error.strerror}") from None
+        kind = StorageFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
+        raise kind(f"cannot write and sync in {folder}: {error.strerror}") from None
     times.sort()
     return percentile(times, 0.5), percentile(times, 0.99)
 
@@ -276,10 +283,17 @@ def percentile(ascending: Sequence[float], share: float) -> float:
 
 
 def report(folder: Path, *, proc: Path = PROC, sys: Path = SYS) -> StorageReport:
-    """Look at the ground under ``folder``, measuring for a moment. Raises StorageError when it cannot be written."""
+    """Look at the ground under ``folder``, measuring for a moment. Raises StorageError when it does not answer at all."""
     advice, *disks = judge(look(folder, proc=proc, sys=sys))
-    p50_ms, p99_ms = measure_sync_ms(folder)
-    status = os.statvfs(folder)
+    try:
+        status = os.statvfs(folder)
+    except OSError as error:
+        raise StorageError(f"the disk under {folder} does not answer: {error.strerror}") from None
     free_files = status.f_favail if status.f_files else None
     free_bytes, disk_bytes = status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
-    return StorageReport(advice, tuple(disks), free_bytes, disk_bytes, free_files, p50_ms, p99_ms)
+    p50_ms, p99_ms, unmeasured = 0.0, 0.0, None
+    try:
+        p50_ms, p99_ms = measure_sync_ms(folder)
+    except StorageError as error:
+        unmeasured = error
+    return StorageReport(advice, tuple(disks), free_bytes, disk_bytes, free_files, p50_ms, p99_ms, unmeasured)

@@ -11,6 +11,7 @@ directory is synced after the file was made.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,9 @@ from aftertone.store.faults import NewerSchemaError, catalog_faults
 from aftertone.store.schema import SCHEMA_VERSIONS
 
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
+MOST_ASIDE: Final = 10
+"""Logs that are kept; on a disk that keeps failing the last one is replaced, so that the first ones stay."""
+_log = logging.getLogger(__name__)
 
 
 def ensure_current(
@@ -88,12 +92,24 @@ def _make_file(database: Database, files: Files) -> None:
     """
     database.close()
     path = database.path
-    with suppress(FileNotFoundError):
-        files.rename(path.with_name(path.name + "-wal"), path.with_name(path.name + "-wal.aside"))
+    _put_aside(path.with_name(path.name + "-wal"), files)
     for name in (f"{path.name}{suffix}" for suffix in ("-journal", "-shm", "")):
         with suppress(FileNotFoundError):
             files.unlink(path.with_name(name))
     files.close(files.open_new(path))
+
+
+def _put_aside(log: Path, files: Files) -> None:
+    if not log.exists():
+        return
+    if log.stat().st_size == 0:
+        files.unlink(log)
+        return
+    names = [f"{log.name}.aside", *(f"{log.name}.aside.{number}" for number in range(2, MOST_ASIDE + 1))]
+    paths = [log.with_name(name) for name in names]
+    aside = next((path for path in paths if not path.exists()), paths[-1])
+    files.rename(log, aside)
+    _log.warning("the catalog is made anew, although a log of changes to one was there: it is kept as %s", aside)
 
 
 @contextmanager

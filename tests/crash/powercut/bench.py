@@ -159,7 +159,6 @@ class Tally:
         self.repairs.boot += other.repairs.boot
         self.repairs.by_hand += other.repairs.by_hand
         self.repairs.beyond += other.repairs.beyond
-        self.repairs.errors += other.repairs.errors
         self.lost += other.lost
         self.crashed += other.crashed
         self.violations += other.violations
@@ -181,11 +180,14 @@ class Bench:
         folder.mkdir(parents=True, exist_ok=True)
         self._medium = Medium(self.log, self._kind.size, folder)
 
-    def cut(
-        self, selection: Selection, tally: Tally, *, may_be_beyond_repair: bool = False, keeps_time: bool = True
-    ) -> None:
-        """Try one cut. ``keeps_time``: unfinished speech is there but for the last quarter of a second."""
+    def cut(self, selection: Selection, tally: Tally, *, lenient: bool = False, keeps_time: bool = True) -> None:
+        """Try one cut.
+
+        ``lenient``: what a file system loses that is mounted only after a check by hand, or not at all, is not ours.
+        ``keeps_time``: unfinished speech must be there but for the last quarter of a second.
+        """
         tally.cuts += 1
+        by_hand = tally.repairs.by_hand
         self._medium.become(selection)
         try:
             with (
@@ -194,19 +196,26 @@ class Bench:
             ):
                 found = start(root)
         except OSError as error:
-            if not may_be_beyond_repair:
-                tally.lost += 1
+            tally.lost += 1
+            if not lenient:
                 tally.violations.append(f"the file system is beyond repair: {error} ({_describe(selection)})")
             return
+        is_repaired = tally.repairs.by_hand > by_hand
+        broken = self._judge(selection, found, tally, keeps_time=keeps_time)
+        if is_repaired and not lenient:
+            broken.append(f"the file system takes a check by hand ({_describe(selection)})")
+        tally.lost += bool(broken)
         tally.crashed += crashed(found)
-        broken: set[str] = set()
+        if not (is_repaired and lenient) or crashed(found):
+            tally.violations += broken
+
+    def _judge(self, selection: Selection, found: Found, tally: Tally, *, keeps_time: bool) -> list[str]:
+        broken: dict[str, str] = {}
         for point, said, latest_ns in self.story.at(selection):
             tally.judgements += 1
             for text in judge(found, said, latest_ns if keeps_time else 0):
-                if text not in broken:
-                    broken.add(text)
-                    tally.violations.append(f"{text} (entry {point}, {_describe(selection)})")
-        tally.lost += bool(broken)
+                broken.setdefault(text, f"{text} (entry {point}, {_describe(selection)})")
+        return list(broken.values())
 
     def close(self) -> None:
         """Give everything back."""

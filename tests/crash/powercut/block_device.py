@@ -29,7 +29,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -107,6 +107,7 @@ class Device:
         self._size = size
         self._log: BlockLog = []
         self._fault = Fault(0)
+        self._blank: dict[int, bytes] = {}
         self._image = os.open(memory() or "/tmp", os.O_TMPFILE | os.O_RDWR, 0o600)
         os.ftruncate(self._image, size)
 
@@ -142,8 +143,12 @@ class Device:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         else:
             os.pwrite(self._image, data, offset)
-            self._log.append(BlockWrite(offset, data))
+            self._log.append(BlockWrite(offset, data if any(data) else self._zeros(len(data))))
         return len(data)
+
+    def _zeros(self, length: int) -> bytes:
+        """Return the same object for the same length: the log of a file system that zeroes its own is small then."""
+        return self._blank.setdefault(length, bytes(length))
 
     def truncate(self, _path: str, _size: int, _file: Any = None) -> int:
         """Do nothing: shells truncate what they write words to."""
@@ -172,15 +177,15 @@ class FileSystem:
     """Of the disk, bytes."""
     make: tuple[str, ...]
     options: str
-    checks: tuple[tuple[str, ...], ...]
-    """What a boot runs, then what a person runs, when it cannot be mounted."""
-    repaired: tuple[int, ...] = (0,)
-    """Exit statuses of a check that did its work."""
+    boot: tuple[tuple[str, ...], ...]
+    """The check that a boot runs when it is needed, if there is one."""
+    by_hand: tuple[tuple[str, ...], ...]
+    """What a person runs when that does not help."""
 
     @property
     def missing(self) -> list[str]:
         """Programs that it needs and that are not installed."""
-        programs = {self.make[0], *(check[0] for check in self.checks)}
+        programs = {self.make[0], *(check[0] for check in (*self.boot, *self.by_hand))}
         return sorted(program for program in programs if _program(program) is None)
 
 
@@ -189,11 +194,12 @@ FILE_SYSTEMS: Final = {
     for one in (
         FileSystem(
             "ext4",
-            48 << 20,
+            # With less than two groups of blocks there is no second superblock for a check to find.
+            256 << 20,
             ("mkfs.ext4", "-q", "-b", "4096", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"),
             "nodiscard,noinit_itable",
-            (("e2fsck", "-p"), ("e2fsck", "-fy")),
-            (0, 1),
+            (("e2fsck", "-p"),),
+            (("e2fsck", "-fy"),),
         ),
         FileSystem(
             "xfs",
@@ -201,6 +207,7 @@ FILE_SYSTEMS: Final = {
             ("mkfs.xfs", "-q", "-K"),
             # A copy has the identity of its original, and another copy may be mounted at the same time.
             "nodiscard,nouuid",
+            (),
             (("xfs_repair",), ("xfs_repair", "-L")),
         ),
         FileSystem(
@@ -208,8 +215,8 @@ FILE_SYSTEMS: Final = {
             256 << 20,
             ("mkfs.btrfs", "-q", "-K"),
             "nodiscard",
+            (),
             (("btrfs", "rescue", "super-recover", "-y"), ("btrfs", "check", "--repair", "--force")),
-            (0, 2),
         ),
     )
 }
@@ -347,25 +354,25 @@ class Repairs:
     boot: int = 0
     by_hand: int = 0
     beyond: int = 0
-    errors: list[str] = field(default_factory=list)
 
 
 @contextlib.contextmanager
 def repaired(device: str, point: Path, kind: FileSystem, repairs: Repairs) -> Iterator[Path]:
     """Mount a device, after a check if need be. Raises OSError when nothing helps."""
     with contextlib.ExitStack() as stack:
-        for attempt in range(len(kind.checks) + 1):
+        checks = (None, *kind.boot, *kind.by_hand)
+        for done, check in enumerate(checks, 1):
+            if check is not None:
+                run(*check, device)
             try:
                 stack.enter_context(mounted(device, point, kind))
                 break
-            except OSError as error:
-                if attempt == len(kind.checks):
+            except OSError:
+                if done == len(checks):
                     repairs.beyond += 1
-                    repairs.errors.append(str(error))
                     raise
-                run(*kind.checks[attempt], device)
-        repairs.boot += attempt == 1
-        repairs.by_hand += attempt > 1
+        repairs.boot += check in kind.boot
+        repairs.by_hand += check in kind.by_hand
         yield point
 
 

@@ -19,6 +19,7 @@ import os
 import random
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,10 +27,10 @@ from typing import Final
 from tests.crash.powercut import block_device as devices
 from tests.crash.powercut.bench import Tally, play
 from tests.crash.powercut.block_device import FAULTS, FILE_SYSTEMS, IMAGE, Fault, attached, mounted, settle, why_not
-from tests.crash.powercut.real_disk import cut_after_fault, workers
+from tests.crash.powercut.real_disk import cut_after_fault, orderly, workers
 from tests.crash.powercut.user_mounts import mounted as serving
 
-WRITES: Final = 250
+WRITES: Final = 150
 """Writes that an evening makes at least, on any file system."""
 _BLOCK_BYTES: Final = 4096
 _REFUSED: Final = b"refused!" * (_BLOCK_BYTES // 8)
@@ -132,17 +133,18 @@ def strike(kind: str, folder: Path, write: int, seed: int) -> Struck:
     return Struck(kind, write, evening.failure.splitlines()[-1] if evening.failure else "", tally)
 
 
-def strike_some(kinds: Sequence[str], evenings: int, seed: int) -> tuple[list[Seen], list[Struck]]:
+def strike_some(
+    pool: ProcessPoolExecutor, folder: Path, kinds: Sequence[str], evenings: int, seed: int
+) -> tuple[list[Seen], list[Struck]]:
     """Look at each file system, and play so many evenings on each."""
     rng = random.Random(seed)
-    with workers() as (pool, folder):
-        looks = [pool.submit(look, kind, folder / f"look-{kind}") for kind in kinds]
-        strikes = [
-            pool.submit(strike, kind, folder / f"{kind}-{number}", write, seed)
-            for kind in kinds
-            for number, write in enumerate(rng.sample(range(1, WRITES), evenings))
-        ]
-        return [one.result() for one in looks], [one.result() for one in strikes]
+    looks = [pool.submit(look, kind, folder / f"look-{kind}") for kind in kinds]
+    strikes = [
+        pool.submit(strike, kind, folder / f"{kind}-write-{write}", write, seed)
+        for kind in kinds
+        for write in rng.sample(range(1, WRITES), evenings)
+    ]
+    return [one.result() for one in looks], [one.result() for one in strikes]
 
 
 def main() -> None:
@@ -155,7 +157,8 @@ def main() -> None:
     if reason := why_not(*arguments.fs):
         sys.exit(f"no disk can be made to fail here: {reason}")
     print(f"writes that fail, seed {arguments.seed}, Linux {os.uname().release}\n")
-    seen, struck = strike_some(arguments.fs, arguments.evenings, arguments.seed)
+    with orderly(), workers() as (pool, folder):
+        seen, struck = strike_some(pool, folder, arguments.fs, arguments.evenings, arguments.seed)
     for one in seen:
         print(f"  {one}")
     print()

@@ -137,7 +137,7 @@ def recover(root: Path, files: Files = OS_FILES, say: Say = lambda _: None, seco
             house.tick()
         house.rest()
         _look(house, found)
-    except AftertoneError as error:
+    except Exception as error:  # whatever a machine dies of when it starts is a finding
         found.problems.append(f"recovery failed: {type(error).__name__}: {error}")
     finally:
         house.close()
@@ -147,10 +147,10 @@ def recover(root: Path, files: Files = OS_FILES, say: Say = lambda _: None, seco
 def _look_at_the_snapshot(root: Path, found: Found) -> None:
     """Read what a line would read that starts before the desk does."""
     folder = Folder(root).directory
-    if not (folder / directories.FILE).exists():
-        found.values["snapshot"] = None
-        return
     try:
+        if not (folder / directories.FILE).exists():
+            found.values["snapshot"] = None
+            return
         snapshot = directories.read(folder)
         names = [mailbox.greeting for mailbox in snapshot.mailboxes.values() if mailbox.greeting]
         for name in names:

@@ -39,7 +39,7 @@ def why_not() -> str:
     try:
         import_library()
     except (ImportError, OSError, AttributeError) as error:
-        return f"libfuse cannot be used (Debian: fuse3, libfuse3-3): {error}"
+        return f"libfuse cannot be used (Debian: fuse3): {error}"
     return ""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import io
 from pathlib import Path
@@ -122,6 +124,27 @@ WAV = b"RIFF\x00\x00\x00\x00WAVE"
 def test_what_is_no_audio_is_said_to_be_none(content: bytes) -> None:
     with pytest.raises(NotAudioError):
         read_audio(content)
+
+
+@pytest.mark.parametrize("length", [0, 1, 4, 42, 100, 900, 5000])
+def test_a_file_of_zeros_or_a_beginning_is_no_audio_for_whoever_reads_its_tags(tmp_path: Path, length: int) -> None:
+    """What a disk may leave of a file that was never synced; a real file refuses the seeks that this leads to."""
+    whole = flac(np.tile(NOISE, 3), tags=TAGS)
+    for content in (bytes(length), whole[: min(length, 40)], whole[:length] + bytes(len(whole) - length)):
+        (tmp_path / "a.flac").write_bytes(content)
+        with (tmp_path / "a.flac").open("rb") as file, contextlib.suppress(NotAudioError):
+            read_tags(file)
+        with (tmp_path / "a.flac").open("rb") as file, contextlib.suppress(NotAudioError):
+            read_audio(file)
+
+
+def test_a_disk_that_fails_is_not_taken_for_damaged_audio() -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(errno.EIO, "bad block")
+
+    with pytest.raises(OSError, match="bad block"):
+        read_tags(Failing(flac(NOISE)))
 
 
 def test_playlists_are_not_followed(tmp_path: Path) -> None:

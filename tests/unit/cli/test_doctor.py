@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from aftertone.errors import StorageError
+from aftertone.errors import StorageError, StorageFullError
 from aftertone.roles import storage
 from aftertone.roles.clock import Ground
 from aftertone.roles.folder import Folder, write_status
@@ -153,14 +153,39 @@ def test_weak_storage_that_its_owner_accepted_is_a_caution(shell: Shell, monkeyp
     assert "accepted by storage.accept" in found["storage"][0]["text"]
 
 
-def test_ground_that_cannot_be_measured_is_a_finding(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("fault", "said", "todo"),
+    [
+        (StorageFullError("cannot write and sync in var: No space left on device"), "the disk is full", "Make room"),
+        (StorageError("cannot write and sync in var: Read-only file system"), "Read-only file system", "Mend that"),
+    ],
+)
+def test_a_disk_that_takes_nothing_is_described_all_the_same(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, fault: StorageError, said: str, todo: str
+) -> None:
+    report = replace(WEAK, free_bytes=0, sync_p50_ms=0, sync_p99_ms=0, unmeasured=fault)
+    monkeypatch.setattr(storage, "report", lambda _: report)
+    status, found = examine(shell)
+    assert status == 1
+    assert [name for name, findings in found.items() if not all(f["good"] for f in findings)] == [
+        "storage",
+        "room",
+        "sync",
+    ]
+    (sync,) = found["sync"]
+    assert said in sync["text"]
+    assert "0.0 ms" not in sync["text"]
+    assert sync["todo"].startswith(todo)
+
+
+def test_ground_that_cannot_be_looked_at_is_a_finding(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: Path) -> StorageReport:
-        raise StorageError("cannot write and sync in var: Read-only file system")
+        raise StorageError("the disk under var does not answer: Input/output error")
 
     monkeypatch.setattr(storage, "report", fail)
     status, found = examine(shell)
     assert status == 1
-    assert "Read-only" in found["storage"][0]["text"]
+    assert "does not answer" in found["storage"][0]["text"]
 
 
 def test_a_clock_that_was_never_set(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

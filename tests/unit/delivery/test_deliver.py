@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -66,6 +67,40 @@ def test_a_message_is_delivered_while_the_line_goes_on(shop: Shop, line: Recorde
     samples, rate_hz = read_audio(shop.blobs.get(message.blob))
     assert (len(samples), rate_hz) == (3200, 8000)
     assert shop.books().ok
+
+
+def test_a_recording_without_a_row_that_cannot_be_read_waits_and_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop(tmp_path)
+    line = Recorder(shop.journal)
+    line.recording(an_envelope(seed=1), SHORT, 1)
+    line.stop()
+    shop.run(shop.deliverer())
+    (lost,) = shop.catalog.messages()
+    shop.close()
+    shutil.rmtree(tmp_path / "catalog")
+    shutil.rmtree(tmp_path / "journal")
+    again, line = Shop(tmp_path), Recorder(tmp_path / "journal")
+    honest = again.blobs.open
+
+    def fail(key: str) -> Any:
+        raise StorageError(f"{key} cannot be read")
+
+    monkeypatch.setattr(again.blobs, "open", fail)
+    deliverer = again.deliverer()
+    line.recording(an_envelope(seed=2), SHORT, 2)
+    now_ns = 10**12
+    deliverer.step(now_ns)
+    deliverer.step(now_ns + 1)
+    assert [message.id for message in again.catalog.messages()] == [an_envelope(seed=2).id]
+    assert lost.blob in deliverer.failing()[0]
+    monkeypatch.setattr(again.blobs, "open", honest)
+    deliverer.step(now_ns + 61 * 10**9)
+    assert {message.id for message in again.catalog.messages()} == {an_envelope(seed=n).id for n in (1, 2)}
+    assert deliverer.failing() == []
+    line.stop()
+    again.close()
 
 
 def test_a_minute_is_delivered_in_a_fraction_of_a_second(shop: Shop, line: Recorder) -> None:

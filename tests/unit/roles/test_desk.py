@@ -187,7 +187,7 @@ def test_while_the_storage_is_away_whoever_asks_is_told(
 
     async def run() -> object:
         asking = asyncio.create_task(ask())
-        opened = await desk.open_patiently(Start("desk", Settings(), folder, structlog.get_logger(), None), "", sock)
+        opened = await desk.open_patiently(Start("desk", Settings(), folder, structlog.get_logger(), None), sock)
         await asking
         return opened
 
@@ -199,6 +199,25 @@ def test_while_the_storage_is_away_whoever_asks_is_told(
         assert asyncio.run(run()) == "open"
         assert answers == [(503, "storage\n")]
         assert sock.fileno() >= 0, "the desk itself goes on with the socket"
+
+
+def test_a_token_that_finds_no_room_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Folder(tmp_path / "var")
+    folder.make()
+    faults: list[StorageError] = [StorageError("cannot read or make desk.token: No space left on device")]
+    make = Folder.token
+
+    def token(asked: Folder) -> str:
+        if faults:
+            raise faults.pop()
+        return make(asked)
+
+    monkeypatch.setattr(Folder, "token", token)
+    monkeypatch.setattr(desk, "open_desk", lambda _folder, _settings, token: token)
+    with bind_web("127.0.0.1", 0) as sock:
+        start = Start("desk", Settings(), folder, structlog.get_logger(), None)
+        assert asyncio.run(desk.open_patiently(start, sock)) == folder.token()  # type: ignore[comparison-overlap]
+    assert not faults
 
 
 def test_a_port_in_use_is_an_error_that_names_the_port_and_the_setting() -> None:

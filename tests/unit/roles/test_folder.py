@@ -15,6 +15,7 @@ import pytest
 from aftertone.errors import StorageError, UsageError
 from aftertone.roles import folder as folders
 from aftertone.roles.folder import STALE_AFTER_S, STATUS_BYTES, Folder, digest, read_status, write_status
+from tests.support.disks import read_only
 
 S = 1_000_000_000
 
@@ -95,10 +96,27 @@ def test_a_second_machine_is_told_that_the_folder_is_taken(folder: Folder) -> No
     os.close(folder.lock())
 
 
-def test_a_lock_that_cannot_be_opened_is_an_error_and_no_traceback(folder: Folder) -> None:
-    (folder.run / "machine.lock").mkdir()
-    with pytest.raises(StorageError, match=r"cannot open .*machine\.lock"):
+def test_the_lock_writes_nothing_since_the_disk_may_be_full_or_read_only(folder: Folder) -> None:
+    before = sorted(folder.root.rglob("*"))
+    held = folder.lock()
+    assert sorted(folder.root.rglob("*")) == before
+    os.close(held)
+
+
+def test_a_folder_on_a_read_only_disk_is_made_and_locked_like_any_other(folder: Folder) -> None:
+    with read_only(folder.root):
+        folder.make()
+        held = folder.lock()
+        with pytest.raises(UsageError, match="in use by another machine"):
+            folder.lock()
+    with pytest.raises(UsageError, match="in use by another machine"):
         folder.lock()
+    os.close(held)
+
+
+def test_a_folder_that_cannot_be_locked_is_an_error_and_no_traceback(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"cannot open .*gone"):
+        Folder(tmp_path / "gone").lock()
 
 
 # Status

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aftertone.errors import StorageError
+from aftertone.errors import StorageError, StorageFullError
 from aftertone.roles import storage
 from aftertone.roles.block_device import Disk
 from aftertone.roles.mounts import Mount
@@ -207,6 +207,33 @@ def test_the_report_puts_it_together(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert found.disk_bytes > found.free_bytes > 0
     assert found.free_files is None or found.free_files > 0
     assert (found.advice, *found.disks) == judge(look(tmp_path))
+
+
+@pytest.mark.parametrize(("number", "kind"), [(28, StorageFullError), (122, StorageFullError), (30, StorageError)])
+def test_a_disk_that_takes_nothing_is_reported_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[StorageError]
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    found = report(tmp_path)
+    assert (found.advice, *found.disks) == judge(look(tmp_path))
+    assert found.disk_bytes > found.free_bytes > 0
+    assert type(found.unmeasured) is kind
+    assert os.strerror(number) in str(found.unmeasured)
+    assert (found.sync_p50_ms, found.sync_p99_ms) == (0, 0)
+
+
+def test_a_disk_that_does_not_answer_is_an_error_and_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "statvfs", fail)
+    with pytest.raises(StorageError, match="does not answer: Input/output error"):
+        report(tmp_path)
 
 
 def test_a_system_that_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

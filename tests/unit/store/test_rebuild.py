@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -94,10 +95,22 @@ def test_strangers_are_named_and_the_others_adopted(catalog: Catalog, blobs: Dir
     assert found.strangers == ("messages/00/stranger.flac", "messages/01/untagged.flac")
 
 
-def test_a_disk_that_fails_is_no_stranger(catalog: Catalog, blobs: DirectoryBlobs) -> None:
+@pytest.mark.parametrize("fault", [StorageError("unreadable"), OSError(errno.EIO, "bad block")])
+def test_a_disk_that_fails_is_no_stranger_and_keeps_nobody_waiting(
+    catalog: Catalog, blobs: DirectoryBlobs, fault: Exception
+) -> None:
+    other = a_message(2)
+
+    def read(file: BinaryIO) -> Mapping[str, str]:
+        if file.read() == b"sound":
+            return TAGS
+        raise fault
+
     blobs.put(message_key(MESSAGE.id), b"sound")
-    with pytest.raises(StorageError):
-        adopt(catalog, blobs, _fail, lambda: 5)
+    blobs.put(message_key(other.id), b"spoilt")
+    found = adopt(catalog, blobs, read, lambda: 5)
+    assert (found.added, found.strangers, found.unread) == (1, (), (message_key(other.id),))
+    assert catalog.has_message(MESSAGE.id)
 
 
 def _fail(file: BinaryIO) -> Mapping[str, str]:

@@ -21,7 +21,7 @@ from aftertone.store.catalog import Catalog
 from aftertone.store.engine import Database
 from aftertone.store.faults import NewerSchemaError
 from aftertone.store.schema import SCHEMA_VERSIONS, metadata
-from aftertone.store.upgrade import MIGRATIONS, ensure_current, stored_version
+from aftertone.store.upgrade import MIGRATIONS, MOST_ASIDE, ensure_current, stored_version
 
 NEXT = f"{int(SCHEMA_VERSIONS[-1]) + 1:04}"
 
@@ -97,6 +97,29 @@ def test_an_empty_file_becomes_a_catalog(tmp_path: Path) -> None:
     assert stored_version(path) is None
     Catalog.open(path).close()
     assert stored_version(path) == SCHEMA_VERSIONS[-1]
+
+
+def test_logs_beside_a_file_that_is_gone_are_all_kept_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk may lose the main file alone; who looks into it later wants each log, above all the first."""
+    path, log = tmp_path / "aftertone.db", tmp_path / "aftertone.db-wal"
+    for number in range(1, MOST_ASIDE + 3):
+        path.unlink(missing_ok=True)
+        log.write_bytes(b"%d" % number)
+        Catalog.open(path).close()
+    kept = {entry.name: entry.read_bytes() for entry in tmp_path.glob("*.aside*")}
+    names = ["aftertone.db-wal.aside", *(f"aftertone.db-wal.aside.{number}" for number in range(2, MOST_ASIDE + 1))]
+    contents = [*range(1, MOST_ASIDE), MOST_ASIDE + 2]
+    assert kept == {name: b"%d" % content for name, content in zip(names, contents, strict=True)}
+    assert f"it is kept as {tmp_path / names[0]}" in caplog.text
+
+
+def test_an_empty_log_is_not_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "aftertone.db-wal").touch()
+    Catalog.open(tmp_path / "aftertone.db").close()
+    assert not list(tmp_path.glob("*.aside*"))
+    assert not caplog.text
 
 
 def test_an_upgrade_that_fails_leaves_the_old_schema_whole(tmp_path: Path) -> None:

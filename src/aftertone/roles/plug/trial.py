@@ -55,8 +55,10 @@ class PlugTest:
             raise UsageError(f"there is no folder {self._folder}: name one on the disk to be tested with --data")
         place = _place(self._folder)
         with Link(self._address) as link:
-            told = link.ask(self._scratch.run(), place)
+            named = self._scratch.run()
+            told = link.ask(named, place)
             if told.state is RunState.OPEN:
+                self._refuse_another(named, told)
                 if told.counts != Counts():
                     return self._look(link, told)
                 self._say("The last run was cut before anything was confirmed, which proves nothing; a new one begins.")
@@ -65,6 +67,15 @@ class PlugTest:
                 self._refuse_foreign(told)
             self._scratch.remove()
             return self._write(link, place)
+
+    def _refuse_another(self, named: str, told: Told) -> None:
+        """Refuse to look for one run in the folder of another: a disk that lies forgets a name, and invents none."""
+        if named and named != told.run:
+            raise UsageError(
+                f"{self._scratch.root} is of run {named[:8]}, which the witness at {self._address} does not know; the one "
+                f"it waits for here is {told.run[:8]}. Start the witness with the --file that it had for {named[:8]}, or "
+                f"remove that folder: what is then said of {told.run[:8]} means nothing, and after it a new run begins"
+            )
 
     def _refuse_foreign(self, told: Told) -> None:
         root = self._scratch.root

@@ -16,7 +16,7 @@ import pytest
 from aftertone.errors import EnvironmentFault, StorageError, StorageFullError, UsageError
 from aftertone.model import Action
 from aftertone.roles.plug import trial
-from aftertone.roles.plug.book import Book
+from aftertone.roles.plug.book import Book, Run
 from aftertone.roles.plug.evidence import Scratch, file, find_losses, message_id, record
 from aftertone.roles.plug.link import Link
 from aftertone.roles.plug.load import Load
@@ -257,6 +257,22 @@ def test_a_witness_that_knows_nothing_of_it_gives_no_verdict(after: After) -> No
     with pytest.raises(UsageError, match="does not know"):
         after.look()
     assert after.scratch.root.exists()
+
+
+@pytest.mark.parametrize("told", [Counts(3, 3, 3, 3), Counts()])
+def test_a_folder_of_another_run_accuses_no_disk(after: After, monkeypatch: pytest.MonkeyPatch, told: Counts) -> None:
+    """One witness still waits for a run whose folder was removed; the folder that is there is of another witness's run."""
+    monkeypatch.setattr(trial, "_place", lambda _: after.cut.place)
+    after.file.unlink()
+    book = Book(after.file)
+    book.keep(Run(RUN, after.cut.place, "", RunState.OPEN, told))
+    book.close()
+    named = after.scratch.run()
+    with pytest.raises(UsageError, match=f"is of run {named[:8]}, which the witness .* does not know") as caught:
+        after.look()
+    assert RUN[:8] in str(caught.value)
+    assert after.state is RunState.OPEN
+    assert after.scratch.run() == named, "it may be what another witness waits for"
 
 
 # writing

@@ -259,6 +259,23 @@ def test_a_witness_that_knows_nothing_of_it_gives_no_verdict(after: After) -> No
     assert after.scratch.root.exists()
 
 
+@pytest.mark.parametrize("state", [RunState.GOOD, RunState.ENDED])
+def test_a_disk_that_went_back_to_the_folder_of_an_earlier_run_is_found_out(
+    after: After, monkeypatch: pytest.MonkeyPatch, state: RunState
+) -> None:
+    """The run of the folder is over, and the folder was removed before the run began that was cut."""
+    monkeypatch.setattr(trial, "_place", lambda _: after.cut.place)
+    named = after.scratch.run()
+    after.file.unlink()
+    book = Book(after.file)
+    book.keep(Run(named, after.cut.place, "", state, Counts(9, 9, 9, 9)))
+    book.keep(Run(RUN, after.cut.place, "", RunState.OPEN, Counts(3, 3, 3, 3)))
+    book.close()
+    assert not after.look()
+    assert "whose folder was removed" in after.said
+    assert "THE DISK LIED" in after.said
+
+
 @pytest.mark.parametrize("told", [Counts(3, 3, 3, 3), Counts()])
 def test_a_folder_of_another_run_accuses_no_disk(after: After, monkeypatch: pytest.MonkeyPatch, told: Counts) -> None:
     """One witness still waits for a run whose folder was removed; the folder that is there is of another witness's run."""

@@ -12,12 +12,16 @@ quiet. Memory beyond the argument is the copy at 16 kHz.
 
 from __future__ import annotations
 
+import functools
+import platform
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aftertone.audio.samples import Samples, resample
+from aftertone.errors import EnvironmentFault
 
 _RATE_HZ: Final = 16_000
 _CHUNK: Final = 512
@@ -39,9 +43,10 @@ def speech_spans(samples: Samples, rate_hz: int) -> list[tuple[int, int]]:
     """Return the spans of speech as (start_ms, end_ms), in order, apart from each other, within the audio.
 
     ``samples`` is int16[n] at any rate. Costs 3 to 5 % of the audio's duration in CPU time, so it
-    belongs after the call. Raises ValueError for a rate
-    that no audio has.
+    belongs after the call. Raises ValueError for a rate that no audio has, EnvironmentFault where `why_deaf` says why.
     """
+    if reason := why_deaf():
+        raise EnvironmentFault(reason)
     audio = resample(samples, rate_hz, _RATE_HZ)
     chunks = audio[: len(audio) // _CHUNK * _CHUNK].reshape(-1, _CHUNK)
     if not len(chunks):
@@ -49,6 +54,24 @@ def speech_spans(samples: Samples, rate_hz: int) -> list[tuple[int, int]]:
     spans = _spans(_probabilities(chunks, _gain(chunks)))
     duration_ms = len(samples) * 1000 // rate_hz
     return [(start * _CHUNK_MS, min(stop * _CHUNK_MS, duration_ms)) for start, stop in spans]
+
+
+@functools.cache
+def why_deaf(machine: str = platform.machine(), cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return why speech cannot be looked for on this processor, empty when it can.
+
+    The detector's library is built for AVX2 on x86-64. Without it the process would be ended by the kernel (SIGILL), and
+    nobody's message would be delivered.
+    """
+    if machine not in ("x86_64", "AMD64"):
+        return ""
+    try:
+        flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "")
+    except OSError:
+        return ""
+    if not flags or "avx2" in flags.split():
+        return ""
+    return "this processor has no AVX2, which the speech detector needs"
 
 
 def _gain(chunks: Samples) -> float:

@@ -115,6 +115,7 @@ def _examine(data: Path, config: Path | None, as_json: bool) -> None:
         *_ports(settings, running is not None),
         _clock(folder),
         _journal(folder),
+        *_ears(),
     ]
     good = all(finding.level is not Level.BAD for finding in findings)
     if as_json:
@@ -258,6 +259,14 @@ def _clock(folder: Folder) -> Finding:
         last = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(passed_ms / 1000))
         return Finding("clock", Level.BAD, f"{text}, and the journal has a call of {last}", todo)
     return Finding("clock", Level.CAUTION, f"{text}, and nothing vouches for it", todo)
+
+
+def _ears() -> list[Finding]:
+    from aftertone.audio.vad import why_deaf
+
+    reason = why_deaf()
+    todo = "Nothing is lost: every recording with sound counts as a message, also where nobody speaks."
+    return [Finding("speech", Level.CAUTION, reason, todo)] if reason else []
 
 
 def _journal(folder: Folder) -> Finding:

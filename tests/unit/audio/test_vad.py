@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from aftertone.audio import g711
+from aftertone.audio import g711, vad
 from aftertone.audio.prompts import prompt
 from aftertone.audio.samples import Samples, resample
-from aftertone.audio.vad import speech_spans
+from aftertone.audio.vad import speech_spans, why_deaf
+from aftertone.errors import EnvironmentFault
 
 SECOND = np.zeros(8000, np.int16)
 TIME = np.arange(5 * 8000) / 8000
@@ -87,3 +89,27 @@ def test_what_is_no_speech_gives_no_spans(name: str, rms_dbov: float) -> None:
 def test_audio_too_short_for_a_word_has_none() -> None:
     for count in (0, 1, 255, 256, 800):
         assert speech_spans(np.full(count, 3000, np.int16), 8000) == []
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "deaf"),
+    [
+        ("x86_64", "flags\t\t: fpu sse4_2 avx avx2 fma", False),
+        ("x86_64", "flags\t\t: fpu sse4_2 avx", True),
+        ("x86_64", "model name: unknown", False),
+        ("aarch64", "Features: fp asimd", False),
+    ],
+)
+def test_a_processor_on_which_the_detector_would_kill_us_is_known(
+    tmp_path: Path, machine: str, flags: str, deaf: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{flags}\n")
+    assert bool(why_deaf(machine, tmp_path / "cpuinfo")) is deaf
+    assert why_deaf(machine, tmp_path / "none") == ""
+
+
+def test_on_such_a_processor_nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vad, "why_deaf", lambda: "no AVX2")
+    monkeypatch.setattr(vad, "_probabilities", lambda *_: pytest.fail("this would have been SIGILL"))
+    with pytest.raises(EnvironmentFault, match="no AVX2"):
+        speech_spans(SECOND, 8000)

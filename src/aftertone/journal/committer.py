@@ -124,6 +124,7 @@ class Committer:
         self._urgent = False
         self._oldest_queued_ns: int | None = None
         self._oldest_batch_ns: int | None = None
+        self._longest_wait_ns = 0
         self._state = WriterState.CLOSED
         self._epoch = 0
         self._appended = 0
@@ -320,6 +321,8 @@ class Committer:
             self._durable = self._batch[-1].sequence
             self._queued_bytes -= sum(waiting.cost_bytes for waiting in self._batch)
             self._batch = []
+            if self._oldest_batch_ns is not None:
+                self._longest_wait_ns = max(self._longest_wait_ns, self._clock_ns() - self._oldest_batch_ns)
             self._oldest_batch_ns = None
             self._state = WriterState.OK
             self._full = False
@@ -434,6 +437,12 @@ class Committer:
         """Return the arrival time of the oldest sound that is not durable, None when all is. Any thread."""
         with self._mutex:
             return _oldest(self._oldest_queued_ns, self._oldest_batch_ns)
+
+    def take_longest_wait_ns(self) -> int:
+        """Return the longest time from a sound's arrival until it was durable, since this was asked last. Any thread."""
+        with self._mutex:
+            longest_ns, self._longest_wait_ns = self._longest_wait_ns, 0
+        return longest_ns
 
     def free_bytes(self) -> int:
         """Return the free space under the journal in bytes; raises StorageError when the disk does not say."""

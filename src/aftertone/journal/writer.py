@@ -105,6 +105,10 @@ class JournalWriter:
         """Return the arrival time of the oldest sound that is not durable yet, None when all is. Any thread."""
         return self._committer.oldest_pending_ns()
 
+    def take_longest_wait_ns(self) -> int:
+        """Return the longest time from a sound's arrival until it was durable, since this was asked last. Any thread."""
+        return self._committer.take_longest_wait_ns()
+
     def free_bytes(self) -> int:
         """Return the free space under the journal in bytes; raises StorageError when the disk does not say."""
         return self._committer.free_bytes()

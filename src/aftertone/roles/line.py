@@ -380,6 +380,8 @@ class Line:
         return local_host_towards(("192.0.2.1", 5060)) if host in ("0.0.0.0", "::") else host  # noqa: S104
 
     def _publish_status(self) -> None:
+        # What is waiting was looked at in each tick; what a commit took meanwhile waited too.
+        self._oldest_audio_ms = max(self._oldest_audio_ms, self.journal.take_longest_wait_ns() / 1e6)
         oldest_ms, alarms = self._oldest_audio_ms, self._alarms()
         self._oldest_audio_ms = 0.0
         write_status(

@@ -415,3 +415,18 @@ def test_settings_that_cannot_work_are_refused() -> None:
     assert bench.append(memoryview(b"next")) == 1  # type: ignore[arg-type]
     assert bench.step()
     assert bench.read() == [b"next"]
+
+
+def test_how_long_sound_waited_is_told_also_when_nobody_looked_meanwhile() -> None:
+    bench = Bench()
+    bench.committer.open()
+    bench.append(arrival_ns=bench.clock())
+    assert bench.step(70)
+    bench.append(arrival_ns=bench.clock())
+    assert bench.step(50)
+    assert bench.committer.oldest_pending_ns() is None
+    assert 70 <= bench.committer.take_longest_wait_ns() / 1e6 <= 72
+    assert bench.committer.take_longest_wait_ns() == 0
+    bench.append()
+    bench.step(500)
+    assert bench.committer.take_longest_wait_ns() == 0, "what is no sound waits as long as it likes"

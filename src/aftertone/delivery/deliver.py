@@ -146,7 +146,6 @@ class Deliverer:
         for key in adopted.unread:
             self._logger.error("a recording without a row cannot be read; it is tried again in a minute", blob=key)
         self._unread = adopted.unread
-        self._adopt_ns = None
 
     def step(self, now_ns: int) -> int:
         """Do what there is to do at ``now_ns`` (monotonic) and return how much that was; 0 means wait a moment.
@@ -163,6 +162,8 @@ class Deliverer:
                 if self._adopt_ns is None:
                     self._adopt_ns = now_ns + _LONGEST_PAUSE_NS
                 elif now_ns >= self._adopt_ns:
+                    # Forgotten first: should the store be away now, calls that wait are not kept behind this.
+                    self._adopt_ns = None
                     self._adopt()
             work = self._read()
         except EnvironmentFault as error:

@@ -28,6 +28,7 @@ from tests.crash.powercut import block_device as devices
 from tests.crash.powercut.bench import Tally, play
 from tests.crash.powercut.block_device import FAULTS, FILE_SYSTEMS, IMAGE, Fault, attached, mounted, settle, why_not
 from tests.crash.powercut.real_disk import cut_after_fault, orderly, workers
+from tests.crash.powercut.user_mounts import NOT_OVER
 from tests.crash.powercut.user_mounts import mounted as serving
 
 WRITES: Final = 150
@@ -130,6 +131,8 @@ def strike(kind: str, folder: Path, write: int, seed: int) -> Struck:
     """Play an evening in which that write of the disk fails, and judge what is left."""
     evening = play(kind, folder, fault=Fault(write))
     tally = cut_after_fault(evening, folder / "bench", seed)
+    if evening.failure.startswith(NOT_OVER):
+        tally.violations.append(f"the evening was {evening.failure}")
     return Struck(kind, write, evening.failure.splitlines()[-1] if evening.failure else "", tally)
 
 

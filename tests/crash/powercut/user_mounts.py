@@ -123,6 +123,8 @@ def end_with_parent(number: int = signal.SIGTERM) -> None:
 
 PATIENCE_S: Final = 300
 """An evening takes a second or two."""
+NOT_OVER: Final = "not over"
+"""How the word on an evening begins that was ended from outside."""
 
 
 def play_evening(mount: Path, words: Path, mutant: str = "none") -> str:
@@ -134,8 +136,7 @@ def play_evening(mount: Path, words: Path, mutant: str = "none") -> str:
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
-        # A file system whose disk refused something may hold a caller for as long as it likes.
-        return f"not over after {PATIENCE_S} s"
+        return f"{NOT_OVER} after {PATIENCE_S} s"
     return "" if done.returncode == 0 else done.stderr.strip() or f"exit status {done.returncode}"
 
 

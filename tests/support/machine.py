@@ -167,11 +167,15 @@ class Machine:
         """kill -9 everything at once, as a power cut would (but for the page cache)."""
         assert self.process is not None
         supervisor = self.process.pid
+        # Still first, then dead: a child that outlives its supervisor for a moment is told to end politely, and
+        # would; a supervisor that outlives its child would start it again.
+        os.kill(supervisor, signal.SIGSTOP)
         children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
-        # The supervisor first: it must not start anything again, nor ask anybody to end politely.
-        for pid in (supervisor, *map(int, children)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        everybody = (supervisor, *map(int, children))
+        for sign in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in everybody:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, sign)
         self.process.wait(10)
         self.process = None
 

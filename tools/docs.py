@@ -7,20 +7,21 @@ of ``aftertone.config``. ``tests/unit/test_docs.py`` fails while the page and th
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from aftertone.config import PortRange, Settings, environment_name, to_toml
+from aftertone.config import PortRange, Settings, entry_kind, environment_name, tables, to_toml
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "configuration.md"
 
 HEAD: Final = """\
 # Settings
 
-<!-- Made by `python tools/docs.py` from src/aftertone/config.py. Change it there. -->
+<!-- Made by `python tools/docs.py` from src/aftertone/config. Change it there. -->
 
 Aftertone runs without any settings. What you want otherwise goes into `aftertone.toml` or into the environment.
 
@@ -75,6 +76,8 @@ BOUNDS: Final = (("ge", "at least {}"), ("gt", "more than {}"), ("le", "at most 
 def allowed(info: FieldInfo) -> str:
     """Say in words which values a setting takes."""
     kind: Any = info.annotation
+    if type(None) in get_args(kind):
+        kind = next(one for one in get_args(kind) if one is not type(None))
     if kind is bool:
         return "`true` or `false`"
     if kind is PortRange:
@@ -83,7 +86,7 @@ def allowed(info: FieldInfo) -> str:
         return ", ".join(f"`{choice}`" for choice in get_args(kind))
     if get_origin(kind) is tuple:
         return "a list of texts; in the environment with commas between"
-    word = {int: "whole number", float: "number", str: "text"}[kind]
+    word = {int: "whole number", float: "number", str: "text", Path: "path of a file", SecretStr: "text"}[kind]
     found = {name: getattr(bound, name) for bound in info.metadata for name, _ in BOUNDS if hasattr(bound, name)}
     if "ge" in found and "le" in found:
         return f"{word}, {found['ge']} to {found['le']}"
@@ -91,12 +94,33 @@ def allowed(info: FieldInfo) -> str:
 
 
 def section(name: str, kind: type) -> Iterator[str]:
-    """Yield the lines of one section."""
+    """Yield the lines of one section, then those of its lists of tables."""
     yield from ("", f"## `[{name}]`", "", str(kind.__doc__), "")
-    yield from ("| setting | default | takes | environment |", "|---|---|---|---|")
     fields: dict[str, FieldInfo] = kind.model_fields  # type: ignore[attr-defined]
+    plain = {key: info for key, info in fields.items() if (name, key) not in tables()}
+    yield from table(plain, environment_name(name, ""))
+    yield from explained(name, plain)
+    for owner, key in tables():
+        if owner == name:
+            entry = entry_kind(name, key)
+            called = f"{environment_name(name, key)}__<{tables()[owner, key].upper()}>__"
+            yield from ("", f"### `[[{name}.{key}]]`", "", f"{entry.__doc__} Any number of them.", "")
+            yield from table(entry.model_fields, called)
+            yield from explained(f"{name}.{key}", entry.model_fields)
+
+
+def table(fields: Mapping[str, FieldInfo], prefix: str) -> Iterator[str]:
+    """Yield a table of settings."""
+    yield from ("| setting | default | takes | environment |", "|---|---|---|---|")
     for key, info in fields.items():
-        yield f"| `{key}` | `{to_toml(info.default)}` | {allowed(info)} | `{environment_name(name, key)}` |"
+        default = (
+            "must be given" if info.is_required() else "none" if info.default is None else f"`{to_toml(info.default)}`"
+        )
+        yield f"| `{key}` | {default} | {allowed(info)} | `{prefix}{key.upper()}` |"
+
+
+def explained(name: str, fields: Mapping[str, FieldInfo]) -> Iterator[str]:
+    """Yield what each setting is for."""
     yield ""
     for key, info in fields.items():
         yield " ".join(filter(None, (f"- `{key}`: {info.description}", NOTES.get((name, key)))))

@@ -81,3 +81,73 @@ def test_names_of_the_folders_are_no_settings() -> None:
 
 def test_host_names_by_environment_are_a_list() -> None:
     assert config.load(None, {"AFTERTONE_WEB__NAMES": "a.example, b.example"}).web.names == ("a.example", "b.example")
+
+
+ACCOUNT = """
+[[sip.accounts]]
+name = "my-home"
+registrar = "fritz.box"
+user = "620"
+"""
+
+
+def test_accounts_come_from_the_file_and_their_secrets_from_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("of the file\n")
+    file = tmp_path / "aftertone.toml"
+    file.write_text(ACCOUNT + ACCOUNT.replace("my-home", "work") + f'secret_file = "{tmp_path / "secret"}"\n')
+    settings = config.load(file, {"AFTERTONE_SIP__ACCOUNTS__MY_HOME__SECRET": "of the environment"})
+    home, work = settings.sip.accounts
+    assert (home.name, home.registrar, home.password()) == ("my-home", "fritz.box", "of the environment")
+    assert (work.name, work.password()) == ("work", "of the file")
+    (tmp_path / "secret").write_text("another")
+    assert work.password() == "another", "a secret can be changed without a restart"
+    (tmp_path / "secret").unlink()
+    with pytest.raises(ConfigError, match="secret"):
+        work.password()
+
+
+def test_an_entry_can_be_made_by_the_environment_alone() -> None:
+    prefix = "AFTERTONE_SIP__TRUNKS__PBX__"
+    settings = config.load(None, {f"{prefix}ADDRESSES": "192.0.2.0/24, 2001:db8::/32", f"{prefix}TRUST": "false"})
+    (trunk,) = settings.sip.trunks
+    assert (trunk.name, trunk.addresses, trunk.trust) == ("pbx", ("192.0.2.0/24", "2001:db8::/32"), False)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (ACCOUNT + "usr = 1", "'user'"),
+        (ACCOUNT + ACCOUNT, "two of the accounts are called 'my-home'"),
+        (ACCOUNT + "expires_s = 5", "sip.accounts[my-home].expires_s"),
+        (ACCOUNT + "expires_s = 5", "aftertone.toml"),
+        ('[sip]\naccounts = "home"\n', "[[sip.accounts]]"),
+        ('[[sip.trunks]]\nname = "pbx"\n', "needs addresses, or user and a secret"),
+        ('[[sip.trunks]]\nname = "pbx"\naddresses = ["10.0.0.1/8"]\n', "host bits"),
+        ('[[sip.lamps]]\nmailbox = "main"\nuri = "sip:1@b"\naccount = "nowhere"\n', "'nowhere'"),
+        ('[[sip.phones]]\nuser = "desk"\nmailboxes = ["main"]\n', "a phone needs secret"),
+    ],
+)
+def test_a_wrong_entry_is_named(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "aftertone.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        config.load(file, {})
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("variable", ["AFTERTONE_SIP__ACCOUNTS", "AFTERTONE_SIP__ACCOUNTS__HOME__SECRTE"])
+def test_a_variable_of_an_entry_that_names_nothing_is_an_error(variable: str) -> None:
+    with pytest.raises(ConfigError, match=r"there is no setting sip\.accounts"):
+        config.load(None, {variable: "x"})
+
+
+def test_a_secret_is_never_shown(tmp_path: Path) -> None:
+    file = tmp_path / "aftertone.toml"
+    file.write_text(ACCOUNT + 'secret = "hunter2"\nsecret_file = "x"\n')
+    with pytest.raises(ConfigError) as caught:
+        config.load(file, {})
+    assert "hunter2" not in str(caught.value)
+    file.write_text(ACCOUNT + 'secret = "hunter2"\n')
+    settings = config.load(file, {})
+    assert "hunter2" not in config.show(settings) + repr(settings)
+    assert 'secret = "***"' in config.show(settings)

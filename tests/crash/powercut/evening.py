@@ -357,8 +357,14 @@ class House:
             try:
                 return act()
             except EnvironmentFault:
+                if self._read_only():
+                    raise  # it does not get better, and SQLite waits five seconds for the lock that it cannot make, each time
                 self.wait(TICK_MS)
         return act()
+
+    def _read_only(self) -> bool:
+        """Say whether the kernel has taken the folder's file system out of service, as btrfs does after a refused superblock."""
+        return bool(os.statvfs(self.folder.root).f_flag & os.ST_RDONLY)
 
 
 @mock.patch("time.time_ns", lambda: UNIX_MS * 1_000_000)  # so that every evening writes the same bytes

@@ -14,70 +14,44 @@ import difflib
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 
+from aftertone.config.section import TABLES, Port, PortRange, Ports, Section
+from aftertone.config.sip import Account, Lamp, Phone, Sip, Trunk
 from aftertone.errors import ConfigError
+
+__all__ = [
+    "Account",
+    "Lamp",
+    "Phone",
+    "PortRange",
+    "Settings",
+    "Sip",
+    "Trunk",
+    "environment_name",
+    "example",
+    "load",
+    "show",
+]
 
 ENVIRONMENT_PREFIX: Final = "AFTERTONE_"
 NOT_SETTINGS: Final = frozenset({"AFTERTONE_DATA", "AFTERTONE_CONFIG", "AFTERTONE_REQUIRE_PEERS", "AFTERTONE_PICTURES"})
 """Environment names with our prefix that are no settings: the two folders, and two switches of the tests."""
 
-Port = Annotated[int, Field(ge=0, le=65535)]
 
-
-@dataclass(frozen=True, slots=True)
-class PortRange:
-    """An inclusive range of UDP ports."""
-
-    first: int
-    last: int
-
-    def __str__(self) -> str:
-        return f"{self.first}-{self.last}"
-
-
-def _port_range(value: object) -> PortRange:
-    if isinstance(value, PortRange):
-        return value
-    first, dash, last = str(value).partition("-")
-    if not (dash and first.strip().isdigit() and last.strip().isdigit()):
-        raise ValueError("a port range is written first-last, for example 10000-19999")
-    ports = PortRange(int(first), int(last))
-    if not 1024 <= ports.first < ports.last <= 65535:
-        raise ValueError("a port range lies between 1024 and 65535 and its first port is below its last")
-    return ports
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, validate_default=True)
-
-
-class Sip(_Section):
-    """Where calls come in."""
-
-    host: str = Field(
-        default="0.0.0.0",  # noqa: S104 - a telephone line is there to be called from outside
-        description="Address to listen on. 0.0.0.0 is every IPv4 interface, :: every interface.",
-    )
-    port: Port = Field(default=5060, description="UDP and TCP port for SIP. 0 takes any free port.")
-    public_address: str = Field(
-        default="", description="Address to put into SIP and SDP when a router translates ours."
-    )
-
-
-class Rtp(_Section):
+class Rtp(Section):
     """Where the sound comes in."""
 
-    ports: Annotated[PortRange, BeforeValidator(_port_range)] = Field(
+    ports: Ports = Field(
         default=PortRange(10000, 19999), description="UDP ports for the sound of calls: one even port a call."
     )
 
 
-class Web(_Section):
+class Web(Section):
     """The desk: pages and API."""
 
     host: str = Field(
@@ -90,7 +64,7 @@ class Web(_Section):
     secure_cookies: bool = Field(default=False, description="Set to true when the desk is reached by HTTPS only.")
 
 
-class Calls(_Section):
+class Calls(Section):
     """How calls are taken."""
 
     default_mailbox: str = Field(
@@ -119,7 +93,7 @@ class Calls(_Section):
     )
 
 
-class Journal(_Section):
+class Journal(Section):
     """How what was said reaches the disk."""
 
     segment_mb: Annotated[int, Field(ge=1, le=1024)] = Field(
@@ -130,7 +104,7 @@ class Journal(_Section):
     )
 
 
-class Storage(_Section):
+class Storage(Section):
     """Room on the disk."""
 
     low_water_mb: Annotated[int, Field(ge=1)] = Field(
@@ -149,7 +123,7 @@ class Storage(_Section):
     )
 
 
-class Log(_Section):
+class Log(Section):
     """What the operator reads."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
@@ -158,7 +132,7 @@ class Log(_Section):
     format: Literal["text", "json"] = Field(default="text", description="Lines for people, or JSON for machines.")
 
 
-class Settings(_Section):
+class Settings(Section):
     """All settings of one machine."""
 
     sip: Sip = Sip()
@@ -170,13 +144,32 @@ class Settings(_Section):
     log: Log = Log()
 
 
-def _sections() -> Iterator[tuple[str, type[_Section]]]:
+def _sections() -> Iterator[tuple[str, type[Section]]]:
     for name, info in Settings.model_fields.items():
         kind = info.annotation
-        if isinstance(kind, type) and issubclass(kind, _Section):
+        if isinstance(kind, type) and issubclass(kind, Section):
             yield name, kind
 
 
+def tables() -> Mapping[tuple[str, str], str]:
+    """Return the lists of tables as (section, key), with the key that names an entry."""
+    return {
+        (section, key): str(info.json_schema_extra[TABLES])
+        for section, kind in _sections()
+        for key, info in kind.model_fields.items()
+        if isinstance(info.json_schema_extra, dict) and TABLES in info.json_schema_extra
+    }
+
+
+def entry_kind(section: str, key: str) -> type[Section]:
+    """Return the class of one entry of a list of tables."""
+    kind = dict(_sections())[section].model_fields[key].annotation
+    entry: type[Section] = get_args(kind)[0]
+    return entry
+
+
+_LISTS: Final = frozenset({"names", "addresses", "mailboxes"})
+"""Settings that hold several values: separated by commas in the environment."""
 KNOWN: Final[Mapping[str, frozenset[str]]] = {name: frozenset(kind.model_fields) for name, kind in _sections()}
 """Section name to its keys."""
 
@@ -194,11 +187,26 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Set
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        section, key = (str(part) for part in (*first["loc"], "", "")[:2])
-        source = sources.get((section, key), "the settings")
-        what = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{section}.{key} in {source}: {what} (got {first['input']!r})") from None
+        raise ConfigError(_explain(error, values, sources)) from None
+
+
+def _explain(
+    error: ValidationError, values: Mapping[str, Mapping[str, Any]], sources: Mapping[tuple[str, str], str]
+) -> str:
+    """Say what is wrong with which setting, and where it was set. Never shows a secret."""
+    first = error.errors()[0]
+    section, key, *deeper = (*first["loc"], "", "")
+    where: str = f"{section}.{key}".rstrip(".")
+    place: list[Any] = [part for part in deeper if part != ""]
+    entries = values.get(str(section), {}).get(str(key))
+    if place and isinstance(place[0], int) and isinstance(entries, list):
+        named = tables()[str(section), str(key)]
+        where += f"[{entries[place[0]].get(named) or place[0] + 1}]" if isinstance(entries[place[0]], dict) else ""
+        where = ".".join((where, *map(str, place[1:])))
+    source = sources.get((str(section), str(key)), "the settings")
+    what = first["msg"].removeprefix("Value error, ")
+    plain = isinstance(first["input"], (str, int, float, bool)) and "secret" not in where
+    return f"{where} in {source}: {what}" + (f" (got {first['input']!r})" if plain else "")
 
 
 def _lay_file(path: Path, values: dict[str, dict[str, Any]], sources: dict[tuple[str, str], str]) -> None:
@@ -214,8 +222,20 @@ def _lay_file(path: Path, values: dict[str, dict[str, Any]], sources: dict[tuple
             raise ConfigError(f"{path}: write {section} as a section: [{section}]")
         for key, value in keys.items():
             _check_known(section, key, str(path))
+            if (section, key) in tables():
+                _check_entries(section, key, value, path)
             values.setdefault(section, {})[key] = value
             sources[section, key] = str(path)
+
+
+def _check_entries(section: str, key: str, value: object, path: Path) -> None:
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise ConfigError(f"{path}: write each of {section}.{key} as a table of its own: [[{section}.{key}]]")
+    known = entry_kind(section, key).model_fields
+    for entry in value:
+        for name in entry:
+            if name not in known:
+                raise ConfigError(f"{path}: there is no setting {section}.{key}.{name}{_nearest(name, known)}")
 
 
 def _lay_environment(
@@ -226,10 +246,37 @@ def _lay_environment(
             continue
         section, _, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
         source = f"the environment variable {name}"
+        key, _, entry = key.partition("__")
         _check_known(section, key, source)
-        value: object = tuple(part.strip() for part in text.split(",") if part.strip()) if key == "names" else text
-        values.setdefault(section, {})[key] = value
+        if (section, key) in tables():
+            _lay_entry(section, key, entry, text, values, source)
+        else:
+            _check_known(section, f"{key}__{entry}" if entry else key, source)
+            many = key in _LISTS
+            values.setdefault(section, {})[key] = (
+                tuple(part.strip() for part in text.split(",") if part.strip()) if many else text
+            )
         sources[section, key] = source
+
+
+def _lay_entry(section: str, key: str, rest: str, text: str, values: dict[str, dict[str, Any]], source: str) -> None:
+    """Set one key of one entry: AFTERTONE_SIP__ACCOUNTS__HOME__SECRET; the entry is made when the file has none of that name."""
+    name, _, field = rest.partition("__")
+    kind, named = entry_kind(section, key), tables()[section, key]
+    if not name or field not in kind.model_fields:
+        near = _nearest(field, kind.model_fields)
+        raise ConfigError(
+            f"{source}: there is no setting {section}.{key}.{name or '<name>'}.{field or '<setting>'}{near}"
+        )
+    # The file's values stay as they are: entries are copied before they are changed.
+    entries = [dict(entry) for entry in values.get(section, {}).get(key, ())]
+    values.setdefault(section, {})[key] = entries
+    found = next((entry for entry in entries if str(entry.get(named, "")).lower().replace("-", "_") == name), None)
+    if found is None:
+        found = {named: name}
+        entries.append(found)
+    many = field in _LISTS
+    found[field] = tuple(part.strip() for part in text.split(",") if part.strip()) if many else text
 
 
 def _check_known(section: str, key: str | None, source: str) -> None:
@@ -259,28 +306,57 @@ def to_toml(value: object) -> str:
         return str(value)
     if isinstance(value, (tuple, list)):
         return "[" + ", ".join(to_toml(item) for item in value) + "]"
+    if isinstance(value, SecretStr):
+        value = "***" if value.get_secret_value() else ""
     text = str(value).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{text}"'
 
 
 def example() -> str:
-    """Return an ``aftertone.toml`` that sets everything to its default and says what it is for."""
+    """Return an ``aftertone.toml`` that sets everything to its default and says what it is for.
+
+    Lists of tables are shown as comments, because an entry has no default.
+    """
     lines = ["# Aftertone's settings. Every line shows a default; each can also be set by the environment,", ""]
     lines[1:1] = [f"# for example {environment_name('sip', 'port')}=5070."]
     for section, kind in _sections():
         lines += [f"# {kind.__doc__}", f"[{section}]"]
-        for key, info in kind.model_fields.items():
-            lines += [f"# {info.description}", f"{key} = {to_toml(info.default)}"]
+        for key, info in _plain(section, kind):
+            lines += [f"# {info.description}"]
+            lines += [f"{key} = {to_toml(info.default)}" if info.default is not None else f'# {key} = ""']
         lines.append("")
+        for owner, key in tables():
+            if owner == section:
+                lines += _entry_example(section, key)
     return "\n".join(lines)
 
 
+def _plain(section: str, kind: type[Section]) -> list[tuple[str, FieldInfo]]:
+    return [(key, info) for key, info in kind.model_fields.items() if (section, key) not in tables()]
+
+
+def _entry_example(section: str, key: str) -> list[str]:
+    kind = entry_kind(section, key)
+    lines = [f"# {kind.__doc__}", f"# [[{section}.{key}]]"]
+    for name, info in kind.model_fields.items():
+        default = "" if info.is_required() or info.default is None else info.default
+        lines.append(f"# {name} = {to_toml(default)}  # {info.description}")
+    return [*lines, ""]
+
+
 def show(settings: Settings) -> str:
-    """Return the settings in force as TOML, without the explanations."""
+    """Return the settings in force as TOML, without the explanations; secrets are starred out."""
     lines: list[str] = []
     for section, kind in _sections():
         lines.append(f"[{section}]")
         part = getattr(settings, section)
-        lines += [f"{key} = {to_toml(getattr(part, key))}" for key in kind.model_fields]
+        values = {key: getattr(part, key) for key, _ in _plain(section, kind)}
+        lines += [f"{key} = {to_toml(value)}" for key, value in values.items() if value is not None]
         lines.append("")
+        for owner, key in tables():
+            for entry in getattr(part, key) if owner == section else ():
+                lines.append(f"[[{section}.{key}]]")
+                each = {name: getattr(entry, name) for name in type(entry).model_fields}
+                lines += [f"{name} = {to_toml(value)}" for name, value in each.items() if value is not None]
+                lines.append("")
     return "\n".join(lines)

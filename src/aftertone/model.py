@@ -116,6 +116,8 @@ class EndReason(enum.StrEnum):
     SHUTDOWN = "shutdown"
     STORAGE = "storage"
     CUT_OFF = "cut_off"
+    SESSION_EXPIRED = "session_expired"
+    """The caller's side no longer said that it was there (RFC 4028)."""
 
 
 class Codec(enum.StrEnum):
@@ -271,3 +273,7 @@ class Message:
     """Facts about the delivery worth showing: damaged journal, codec changed."""
     clock: Clock = Clock.TRUSTED
     """Whether ``started_unix_ms`` is to be believed."""
+    holds: tuple[tuple[int, int], ...] = ()
+    """When the caller had put the call on hold, as (from, to) in milliseconds of the audio."""
+    end_detail: str = ""
+    """What the peer said about the end, a Reason header as it came (RFC 3326), such as ``Q.850;cause=16``."""

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from aftertone.audio.codec import Decoder, decode, expected_samples
 from aftertone.audio.samples import Samples, resample
 from aftertone.delivery.conceal import conceal, concealed_samples
+from aftertone.delivery.holds import hold_spans
 from aftertone.delivery.meaning import CODECS, NO_AUDIO, UNKNOWN, read_meanings
 from aftertone.delivery.streams import Stream, cut_streams, tick_lengths
 from aftertone.journal import End, Event, PacketBatch
@@ -65,6 +66,8 @@ class Assembled:
     """True when packets came and none of them could be turned into sound: the audio is silence of the right length."""
     keep_packets: bool
     """True when the audio may not be all there is in the packets, which are then worth keeping as they came."""
+    holds: tuple[tuple[int, int], ...] = ()
+    """When the call was on hold, in milliseconds of the audio."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,7 +121,15 @@ def assemble(envelope: Envelope, packets: PacketBatch, end: End | None, events: 
         packets=line.packets,
         undecodable=undecodable,
         keep_packets=not meanings.certain or undecodable or line.left_out > 0,
+        holds=line.holds(hold_spans(events, _end_ns(packets, end, events))),
     )
+
+
+def _end_ns(packets: PacketBatch, end: End | None, events: Sequence[Event]) -> int:
+    """Return when the recording ended, as far as the journal knows."""
+    if end is not None:
+        return end.at_ns
+    return max(int(packets.arrival_ns.max()), *(event.at_ns for event in events), 0)
 
 
 def _lengths(kind: NDArray[np.int8], packets: PacketBatch, payloads: Sequence[bytes]) -> NDArray[np.int64]:
@@ -247,6 +258,25 @@ class _TimeLine:
         if not last_sound_ns:
             return self._end
         return int(self._ends[self._packets.arrival_ns <= last_sound_ns].max(initial=0))
+
+    def holds(self, spans: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+        """Return where spans of time lie in the audio, in milliseconds; what lies outside of it is left out."""
+        placed = [(self._place_of(first_ns), self._place_of(last_ns)) for first_ns, last_ns in spans]
+        return tuple((first, last) for first, last in placed if first < last)
+
+    def _place_of(self, at_ns: int) -> int:
+        """Return which millisecond of the audio was due at a moment: behind what had come, before what came later."""
+        arrival_ns = self._packets.arrival_ns
+        heard = self._ends > 0
+        before = np.flatnonzero(heard & (arrival_ns <= at_ns))
+        if not len(before):
+            return 0
+        later = heard & (arrival_ns > at_ns)
+        limit = int(self._begins[later].min()) if later.any() else self._end
+        latest = int(before[np.argmax(self._ends[before])])
+        waited = (at_ns - int(arrival_ns[latest])) * self.rate_hz // 1_000_000_000
+        place = max(int(self._ends[latest]), int(self._begins[latest]) + waited)
+        return min(place, max(limit, int(self._ends[latest]))) * 1000 // self.rate_hz
 
     def notes(self) -> list[str]:
         """Say what is worth knowing about the decoding."""

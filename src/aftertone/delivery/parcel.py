@@ -35,6 +35,9 @@ LISTEN_MS: Final = 2_000
 """Speech is looked for in pieces of this length, the loudest first: nearly always the first one tells, at the cost of a
 thirtieth of a minute. Only a recording in which nobody speaks is listened to as a whole."""
 _OVERLAP_MS: Final = 500
+REASON: Final = "reason"
+"""Name of the event that keeps the Reason header of a BYE or CANCEL."""
+LONGEST_DETAIL: Final = 200
 _DIGITAL_SILENCE: Final = 16
 """Nothing in a piece is louder than this: two steps of G.711, which is no voice."""
 
@@ -116,6 +119,8 @@ def wrap(
         forwarded=envelope.forwarded,
         notes=(*notes, *assembled.notes, *doubts, *oddities, *_call_notes(call, assembled)),
         clock=envelope.clock,
+        holds=assembled.holds,
+        end_detail=_end_detail(call),
     )
     audio = io.BytesIO()
     if message.blob:
@@ -154,6 +159,12 @@ def _end_reason(call: HeldCall) -> tuple[EndReason, tuple[str, ...]]:
         return EndReason(call.end.reason), ()
     except ValueError:
         return EndReason.CUT_OFF, (f"ended for a reason that this version does not know: {call.end.reason[:80]!r}",)
+
+
+def _end_detail(call: HeldCall) -> str:
+    """Return what the peer's BYE said about the end, the last word if there are several."""
+    said = [event.detail for event in call.events if event.name == REASON]
+    return said[-1][:LONGEST_DETAIL] if said else ""
 
 
 def _call_notes(call: HeldCall, assembled: Assembled) -> tuple[str, ...]:

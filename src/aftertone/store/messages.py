@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from aftertone.errors import NotFoundError, UsageError
 from aftertone.model import Action, Caller, Clock, EndReason, Kind, Message, State, next_state
+from aftertone.store.details import pack_details, unpack_details
 from aftertone.store.rows import Counts, Refusal
 from aftertone.store.schema import mailboxes, messages, refusals
 
@@ -58,6 +59,7 @@ def insert(connection: sa.Connection, message: Message, key: str) -> None:
             heard_unix_ms=message.heard_unix_ms,
             notes=list(message.notes),
             clock=message.clock.value,
+            details=pack_details(message),
         )
     )
 
@@ -216,4 +218,5 @@ def _message(row: sa.RowMapping) -> Message:
         heard_unix_ms=row["heard_unix_ms"],
         notes=tuple(str(note) for note in notes),
         clock=Clock.read(row["clock"]),
+        **unpack_details(row["details"]),
     )

@@ -13,7 +13,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-SCHEMA_VERSIONS: Final = ("0001", "0002")
+SCHEMA_VERSIONS: Final = ("0001", "0002", "0003")
 """Every schema version there ever was, oldest first; the last is what this program reads and writes."""
 
 metadata = sa.MetaData()
@@ -62,6 +62,9 @@ messages = sa.Table(
         nullable=False,
         server_default="trusted",
         comment="trusted, or unsure: the start is a guess",
+    ),
+    sa.Column(
+        "details", sa.JSON, nullable=False, server_default="{}", comment="object of small facts, each only if there"
     ),
     sa.Index("messages_mailbox_newest", "mailbox", "id"),
     sa.Index("messages_mailbox_state", "mailbox", "kind", "state", "id"),

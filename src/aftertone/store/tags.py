@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from aftertone.errors import DamagedError
 from aftertone.model import EndReason, Envelope, Kind, Message, State
+from aftertone.store.details import pack_details, unpack_details
 
 ENVELOPE_TAG: Final = "AFTERTONE_ENVELOPE"
 DELIVERY_TAG: Final = "AFTERTONE_DELIVERY"
@@ -33,6 +34,7 @@ def pack_tags(envelope: Envelope, message: Message) -> dict[str, str]:
         "lost_packets": message.lost_packets,
         "end_reason": message.end_reason.value,
         "notes": list(message.notes),
+        **pack_details(message),
     }
     return {ENVELOPE_TAG: _compact(envelope.to_json()), DELIVERY_TAG: _compact(delivery)}
 
@@ -65,6 +67,7 @@ def unpack_tags(tags: Mapping[str, str], *, blob: str, sha256: str, size: int, d
             delivered_unix_ms=delivered_unix_ms,
             notes=tuple(str(note) for note in delivery["notes"]),
             clock=envelope.clock,
+            **unpack_details(delivery),
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{blob} does not carry the tags of a message ({type(error).__name__})") from error

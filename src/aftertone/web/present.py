@@ -33,6 +33,7 @@ _ENDINGS: Final = {
     EndReason.SHUTDOWN: "The machine was switched off during the call.",
     EndReason.STORAGE: "The disk was full: the end is missing.",
     EndReason.CUT_OFF: "Cut off by a crash or a power failure: the end is missing.",
+    EndReason.SESSION_EXPIRED: "The caller's side was gone without a word; the machine hung up.",
 }
 
 
@@ -135,6 +136,12 @@ def item_of(message: Message) -> Item:
 def _facts(message: Message) -> tuple[str, ...]:
     facts = [CLOCK_NOT_SET] if message.clock is Clock.UNSURE else []
     facts.append(_ENDINGS[message.end_reason])
+    if message.end_detail:
+        facts.append(f"The caller's side said why: {clean(message.end_detail)}.")
+    if message.holds:
+        spans = ", ".join(f"{clock_length(first)} to {clock_length(last)}" for first, last in message.holds[:5])
+        more = " and more often" if len(message.holds) > 5 else ""
+        facts.append(f"On hold from {spans}{more}.")
     if message.forwarded:
         facts.append("The call was forwarded to the machine.")
     if message.lost_packets:

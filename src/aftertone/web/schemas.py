@@ -53,6 +53,10 @@ class MessageOut(BaseModel):
     mailbox_reason: str
     heard_at: str | None
     notes: list[str]
+    holds: list[tuple[int, int]]
+    """When the caller had put the call on hold: from and to, in milliseconds of the audio."""
+    end_detail: str
+    """What the caller's side said about the end (a Reason header, RFC 3326), empty when it said nothing."""
 
 
 def message_out(message: Message) -> MessageOut:
@@ -76,6 +80,8 @@ def message_out(message: Message) -> MessageOut:
         mailbox_reason=message.mailbox_reason,
         heard_at=None if message.heard_unix_ms is None else rfc3339(message.heard_unix_ms),
         notes=list(message.notes),
+        holds=list(message.holds),
+        end_detail=message.end_detail,
     )
 
 

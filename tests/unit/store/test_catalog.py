@@ -28,7 +28,14 @@ def catalog(tmp_path: Path) -> Iterator[Catalog]:
 
 
 def test_a_message_comes_back_as_it_went_in(catalog: Catalog) -> None:
-    message = a_message(1, heard_unix_ms=7, clock=Clock.UNSURE, caller=Caller("'; --", "Zoë \u0000 ☎"))
+    message = a_message(
+        1,
+        heard_unix_ms=7,
+        holds=((1, 2),),
+        end_detail="Q.850;cause=16",
+        clock=Clock.UNSURE,
+        caller=Caller("'; --", "Zoë \u0000 ☎"),
+    )
     assert catalog.record_delivery(message)
     assert catalog.message(message.id) == message
     assert catalog.has_message(message.id)

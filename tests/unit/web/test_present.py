@@ -7,6 +7,7 @@ import pytest
 from aftertone.model import Caller, Clock, EndReason
 from aftertone.web.present import CLOCK_NOT_SET, NOBODY, clean, clock_length, item_of, spoken_length, who
 from aftertone.web.schemas import rfc3339
+from tests.support.messages import a_message
 from tests.unit.web.world import World
 
 
@@ -67,3 +68,9 @@ def test_a_time_of_a_clock_that_was_not_set_is_a_guess(world: World) -> None:
 @pytest.mark.parametrize(("unix_ms", "text"), [(0, "1970-01-01T00:00:00.000Z"), (10**18, "1970-01-01T00:00:00.000Z")])
 def test_a_clock_beyond_every_calendar_does_not_break_a_page(unix_ms: int, text: str) -> None:
     assert rfc3339(unix_ms) == text
+
+
+def test_a_hold_and_the_last_word_of_the_peer_are_told() -> None:
+    item = item_of(a_message(1, holds=((12_000, 19_500),), end_detail="Q.850;cause=16"))
+    assert "On hold from 0:12 to 0:20." in item.facts
+    assert "The caller's side said why: Q.850;cause=16." in item.facts

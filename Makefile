@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help run test check lint types arrows fmt crash crash-kills crash-disk crash-vm bench clean
+.PHONY: help run test check lint types arrows fmt crash crash-kills crash-disk crash-vm fuzz bench bench-sip clean
 help:            ## this list
 	@grep -E '^[a-z-]+: .*## |^[a-z-]+:  *## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -55,6 +55,9 @@ crash-disk: $(VENV)/installed-dev   ## power cuts of ext4, xfs and btrfs, lying 
 
 crash-vm: $(VENV)/installed-dev   ## a virtual machine, cut 20 times in the middle of calls; needs root and half an hour
 	@$(BIN)/python -m tests.crash.vm $(ARGS)
+
+fuzz: $(VENV)/installed-dev   ## ten minutes of hostile input for every parser
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: $(VENV)/installed-dev   ## packets per second and CPU per call-minute, beside the goals
 	@$(BIN)/python bench/recordings.py $(ARGS)

@@ -1,0 +1,139 @@
+"""What the fuzzer feeds, and what may come of it.
+
+Owns: one function a parser, which raises only when it found something. Refuses to know: where the bytes come from.
+
+Theory of operation: a target hands its bytes to the parser as a peer's datagram would, lets the parser's own kind of error pass,
+and checks on top what a crash would not show: that what was read can be written and read again, that columns stay within
+their rows, that an agent holds no more than it said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import numpy as np
+
+from aftertone.errors import PeerError
+from aftertone.rtp import batch, rtcp
+from aftertone.sdp import description, negotiation
+from aftertone.sip.checks import read_whole, refusal
+from aftertone.sip.events import Event, IncomingCall, ReofferReceived, RequestInDialog, Transmit
+from aftertone.sip.faults import ParseError
+from aftertone.sip.identity import caller_of, forwarded_from, target_user
+from aftertone.sip.message import MAX_MESSAGE_BYTES, Request, parse, salvage, serialize
+from aftertone.sip.settings import AgentSettings
+from aftertone.sip.stream import StreamSplitter
+from tests.unit.sip.kit import FLOW, TCP_FLOW, agent
+
+Target = Callable[[bytes], None]
+_SETTINGS: Final = AgentSettings()
+_ROW_BYTES: Final = 1500
+
+
+def sip(data: bytes) -> None:
+    """One message with everything that is ever asked of it. May raise ParseError inside, and nothing else."""
+    with contextlib.suppress(ParseError):
+        message = parse(data)
+        again = parse(serialize(message))
+        assert type(again) is type(message)
+        assert again.body == message.body
+        assert {name for name in again.headers if name != "content-length"} == {
+            name for name in message.headers if name != "content-length"
+        }
+        if isinstance(message, Request):
+            caller_of(message, trust_asserted=True)
+            forwarded_from(message)
+            target_user(message)
+            read_whole(message)
+            refusal(message, _SETTINGS)
+        for read in ("vias", "from_", "to", "cseq", "contact", "content_type"):
+            with contextlib.suppress(ParseError):
+                getattr(message, read)
+    salvage(data)
+
+
+def sip_agent(data: bytes) -> None:
+    """An agent that gets the pieces of the input, split at NUL NUL, as datagrams and on a connection, and answers calls."""
+    subject = agent()
+    now_ns = 0
+    for number, piece in enumerate(data.split(b"\0\0")[:16]):
+        now_ns += 10_000_000
+        subject.receive(piece, TCP_FLOW if number % 2 else FLOW, now_ns)
+        _answer(subject.outputs(), subject, now_ns)
+    for _ in range(64):
+        deadline_ns = subject.deadline_ns()
+        if deadline_ns is None:
+            break
+        now_ns = max(now_ns, deadline_ns)
+        subject.advance(now_ns)
+        subject.outputs()
+
+
+def _answer(outputs: list[Transmit | Event], subject: object, now_ns: int) -> None:
+    assert hasattr(subject, "respond")
+    for output in outputs:
+        if isinstance(output, Transmit):
+            parse(output.data)
+        elif isinstance(output, (IncomingCall, ReofferReceived, RequestInDialog)):
+            subject.respond(output.transaction_id, 200, now_ns=now_ns)
+
+
+def stream(data: bytes) -> None:
+    """A connection that delivers the input byte by byte finds the messages that it finds in one read."""
+    whole = StreamSplitter()
+    messages = whole.feed(data)
+    pieces = StreamSplitter()
+    single = [message for at in range(len(data)) for message in pieces.feed(data[at : at + 1])]
+    assert (messages, whole.failed) == (single, pieces.failed)
+    assert whole.pending <= MAX_MESSAGE_BYTES + len(data)
+
+
+def sdp(data: bytes) -> None:
+    """A description, and an answer to it as an offer. May raise PeerError inside (SdpError and its kind)."""
+    with contextlib.suppress(PeerError):
+        read = description.parse(data)
+        assert description.parse(description.serialize(read)).media == read.media
+    with contextlib.suppress(PeerError):
+        answer, plan = negotiation.answer(data, local_host="192.0.2.1", local_port=4000, session_id=1, version=1)
+        assert len(description.parse(answer).media) == len(description.parse(data).media)
+        assert plan.payload_types
+    with contextlib.suppress(PeerError):
+        offer = negotiation.offer(local_host="192.0.2.1", local_port=4000, session_id=1, version=1)
+        negotiation.plan_from_answer(offer, data)
+
+
+def rtp(data: bytes) -> None:
+    """A batch of datagrams, each led by two bytes of length: columns stay within their rows, whatever comes."""
+    pieces: list[bytes] = []
+    while len(data) >= 2 and len(pieces) < 32:
+        length = (data[0] << 8 | data[1]) % (_ROW_BYTES + 200)
+        pieces.append(data[2 : 2 + length])
+        data = data[2 + length :]
+    arena = np.zeros((max(1, len(pieces)), _ROW_BYTES), np.uint8)
+    lengths = np.zeros(len(arena), np.int32)
+    for row, piece in enumerate(pieces):
+        arena[row, : len(piece)] = np.frombuffer(piece[:_ROW_BYTES], np.uint8)
+        lengths[row] = len(piece)
+    headers = batch.parse(arena, lengths)
+    assert np.all(headers.payload_start[headers.valid] >= batch.HEADER_BYTES)
+    assert np.all(headers.payload_end[headers.valid] <= lengths[headers.valid])
+    assert np.all(headers.payload_start <= headers.payload_end)
+    assert not np.any(headers.valid & headers.rtcp)
+
+
+def reports(data: bytes) -> None:
+    """An RTCP compound: never raises, and never reads more than is there."""
+    found = rtcp.parse(data)
+    assert len(found.blocks) * 24 + len(found.senders) * 20 + len(found.goodbyes) * 4 <= len(data)
+
+
+TARGETS: Final[Mapping[str, Target]] = {
+    "sip": sip,
+    "sip-agent": sip_agent,
+    "stream": stream,
+    "sdp": sdp,
+    "rtp": rtp,
+    "rtcp": reports,
+}

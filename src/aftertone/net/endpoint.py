@@ -26,7 +26,7 @@ from aftertone.net.connection import Connection, ConnectionLimits
 from aftertone.net.datagrams import Datagrams, SocketName, bound_socket
 from aftertone.sip.agent import Agent
 from aftertone.sip.builder import Fields
-from aftertone.sip.events import CallId, DialogId, Event, TransactionId, Transmit
+from aftertone.sip.events import CallId, DialogId, Event, RequestId, TransactionId, Transmit
 from aftertone.sip.flow import Address, Flow, Transport
 from aftertone.sip.settings import AgentSettings
 
@@ -171,7 +171,7 @@ class SipEndpoint:
             now_ns=self._clock_ns(),
         )
         # The caller must know the name of its call before it hears of it.
-        asyncio.get_running_loop().call_soon(self._flush)
+        self._flush_soon()
         return call
 
     def cancel(self, call: CallId) -> None:
@@ -183,6 +183,42 @@ class SipEndpoint:
         """Answer a late offer; see ``Agent.acknowledge``."""
         self.agent.acknowledge(dialog_id, body, content_type)
         self._flush()
+
+    def request(
+        self,
+        method: str,
+        target_uri: str,
+        *,
+        from_uri: str,
+        to_uri: str | None = None,
+        flow: Flow,
+        route: Sequence[str] = (),
+        headers: Fields = (),
+        body: bytes = b"",
+        content_type: str = "",
+        call_id: str = "",
+        from_tag: str = "",
+        cseq: int = 0,
+    ) -> RequestId:
+        """Send a request that belongs to no call; see ``Agent.request``."""
+        request = self.agent.request(
+            method,
+            target_uri,
+            from_uri=from_uri,
+            to_uri=to_uri,
+            flow=flow,
+            route=route,
+            headers=headers,
+            body=body,
+            content_type=content_type,
+            call_id=call_id,
+            from_tag=from_tag,
+            cseq=cseq,
+            now_ns=self._clock_ns(),
+        )
+        # As with a call: its name must be known before its answer.
+        self._flush_soon()
+        return request
 
     # What connections tell (net.connection.Owner)
 
@@ -213,6 +249,7 @@ class SipEndpoint:
         if flow is not None and self._connections.get(flow) is connection:
             del self._connections[flow]
             self.agent.flow_lost(flow)
+            self._flush_soon()
         if self._closed is not None and not self._accepted:
             self._closed.set()
 
@@ -262,6 +299,11 @@ class SipEndpoint:
         finally:
             self._flushing = False
         self._set_timer()
+
+    def _flush_soon(self) -> None:
+        """Flush in a turn of its own; not when everything is being closed, for no timer may be set any more."""
+        if not self._stopped:
+            asyncio.get_running_loop().call_soon(self._flush)
 
     def _tell(self, event: Event) -> None:
         if self._stopped:
@@ -334,6 +376,8 @@ class SipEndpoint:
                 await loop.create_connection(lambda: connection, flow.remote[0], flow.remote[1])
         except (OSError, TimeoutError):
             self.stats["connect_errors"] += 1
+            self.agent.flow_lost(flow)
+            self._flush_soon()
         finally:
             queue = self._connecting.pop(flow, [])
         for data in queue:

@@ -13,17 +13,18 @@ deadline again. All calls must come from one thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from aftertone.sip.builder import Fields
 from aftertone.sip.client import ClientSide, live_dialog
 from aftertone.sip.core import ClientTransaction, Core, ServerTransaction
 from aftertone.sip.dialog import Phase, Unacknowledged
-from aftertone.sip.events import CallId, DialogId, Output, TransactionId
+from aftertone.sip.events import CallId, DialogId, FlowLost, Output, RequestId, TransactionId
 from aftertone.sip.faults import ParseError
 from aftertone.sip.flow import Flow
 from aftertone.sip.message import Request, parse, salvage
+from aftertone.sip.outside import Asking
 from aftertone.sip.server import ServerSide
 from aftertone.sip.settings import AgentSettings
 
@@ -79,6 +80,8 @@ class Agent:
         for dialog in self._core.dialogs.values():
             if dialog.flow == flow and not dialog.caller:
                 dialog.flow = dialog.literal_flow()
+        self._client.flow_lost(flow)
+        self._core.outputs.append(FlowLost(flow))
 
     def deadline_ns(self) -> int | None:
         """Return when ``advance`` has something to do, or None."""
@@ -193,6 +196,47 @@ class Agent:
         dialog = live_dialog(self._core, dialog_id)
         if dialog is not None:
             self._client.acknowledge(dialog, body, content_type)
+
+    # The application, asking outside calls
+
+    def request(
+        self,
+        method: str,
+        target_uri: str,
+        *,
+        from_uri: str,
+        to_uri: str | None = None,
+        flow: Flow,
+        route: Sequence[str] = (),
+        headers: Fields = (),
+        body: bytes = b"",
+        content_type: str = "",
+        call_id: str = "",
+        from_tag: str = "",
+        cseq: int = 0,
+        now_ns: int,
+    ) -> RequestId:
+        """Send a request that belongs to no call (REGISTER, OPTIONS, NOTIFY, MESSAGE ...) over ``flow``.
+
+        RequestAnswered or RequestFailed follows exactly once. ``to_uri``: what To names, when it is not the target;
+        ``route``: URIs of the proxies to pass, nearest first. ``call_id``, ``from_tag``, ``cseq``: to go on with an earlier
+        exchange; without them new ones are made. Contact is the caller's to add. Raises ParseError for a malformed URI,
+        UsageError for a header with a line break, a method of calls or a CSeq out of range, and BusyError beyond the limits.
+        """
+        asking = Asking(
+            method,
+            target_uri,
+            from_uri,
+            to_uri or target_uri,
+            tuple(route),
+            tuple(headers),
+            body,
+            content_type,
+            call_id,
+            from_tag,
+            cseq,
+        )
+        return self._client.request(asking, flow, now_ns)
 
 
 def _has_via(request: Request) -> bool:

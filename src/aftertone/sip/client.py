@@ -1,6 +1,6 @@
 """The asking half of a user agent: calls that we place, and BYE in any dialog.
 
-Owns: INVITE, CANCEL, ACK and BYE of ours and what their responses mean. Refuses to know: requests of peers.
+Owns: INVITE, CANCEL, ACK and BYE of ours, requests outside calls, and what their responses mean. Refuses to know: requests of peers.
 
 Specification: RFC 3261 sections 8.1, 9.1, 13.2, 15.1.1; RFC 6026 section 7.2.
 
@@ -18,10 +18,21 @@ from aftertone.sip.builder import Fields, build_request, contact_uri, via_line
 from aftertone.sip.checks import read_answer
 from aftertone.sip.core import COOKIE, ClientTransaction, Core
 from aftertone.sip.dialog import Dialog, Phase, dialog_from_response
-from aftertone.sip.events import ByeFinished, CallAnswered, CallFailed, CallId, CallProgress, DialogId
+from aftertone.sip.events import (
+    ByeFinished,
+    CallAnswered,
+    CallFailed,
+    CallId,
+    CallProgress,
+    DialogId,
+    RequestAnswered,
+    RequestFailed,
+    RequestId,
+)
 from aftertone.sip.flow import Flow
 from aftertone.sip.headers import quote
 from aftertone.sip.message import Response
+from aftertone.sip.outside import Asked, Asking, write_request
 from aftertone.sip.transaction import CLIENT_INVITE, CLIENT_OTHER, Do, On, State
 from aftertone.sip.uri import parse_uri
 
@@ -107,6 +118,24 @@ class ClientSide:
         self.legs[leg.id] = leg
         return leg.id
 
+    def request(self, asking: Asking, flow: Flow, now_ns: int) -> RequestId:
+        """Send a request outside every call; see ``Agent.request``."""
+        core = self._core
+        if core.load() >= core.settings.max_transactions:
+            raise BusyError("too many requests at once: this one was not sent")
+        asked, branch, data = write_request(core, asking, flow)
+        self._open((branch, asking.method), asked, data, flow, now_ns)
+        return asked.id
+
+    def flow_lost(self, flow: Flow) -> None:
+        """End the requests outside calls that wait for an answer over a connection that is gone (section 8.1.3.1)."""
+        core = self._core
+        for transaction in list(core.client.values()):
+            if transaction.flow == flow and transaction.pending and isinstance(transaction.user, Asked):
+                transaction.terminate()
+                core.settle(transaction)
+                core.outputs.append(RequestFailed(transaction.user.id, 503, "the connection is lost"))
+
     def cancel(self, call: CallId, now_ns: int) -> None:
         """Give up a call that is not answered; before the first response the CANCEL waits for it (section 9.1)."""
         leg = self.legs.get(call)
@@ -151,7 +180,7 @@ class ClientSide:
             return
         kind = On.PROVISIONAL if response.status < 200 else On.SUCCESS if response.status < 300 else On.FAILURE
         leg = transaction.user
-        if isinstance(leg, Leg) and (response.call_id, response.from_.tag) != (leg.call_id, leg.tag):
+        if isinstance(leg, (Leg, Asked)) and (response.call_id, response.from_.tag) != (leg.call_id, leg.tag):
             core.stats["dropped_response_stray"] += 1
             return
         if kind is On.FAILURE and isinstance(leg, Leg):
@@ -162,6 +191,8 @@ class ClientSide:
                 self._on_invite_response(leg, kind, response, now_ns)
             elif isinstance(leg, Dialog) and kind is not On.PROVISIONAL:
                 self._bye_over(leg, response.status)
+            elif isinstance(leg, Asked) and kind is not On.PROVISIONAL:
+                core.outputs.append(RequestAnswered(leg.id, response))
         self._tidy(transaction)
 
     def wake(self, transaction: ClientTransaction, now_ns: int) -> None:
@@ -176,6 +207,8 @@ class ClientSide:
         user = transaction.user
         if isinstance(user, Dialog):
             self._bye_over(user, None)
+        elif isinstance(user, Asked):
+            self._core.outputs.append(RequestFailed(user.id, 408, "no answer from the peer"))
         elif isinstance(user, Leg):
             if transaction.state is not State.PROCEEDING:
                 self._fail(user, 408, "no answer from the peer")

@@ -15,6 +15,8 @@ TransactionId = NewType("TransactionId", int)
 """Names a request of a peer while it waits for our answer; never used twice by one agent."""
 CallId = NewType("CallId", int)
 """Names a call that we placed; never used twice by one agent."""
+RequestId = NewType("RequestId", int)
+"""Names a request of ours outside every call; never used twice by one agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,30 @@ class CallFailed:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class RequestAnswered:
+    """The final response to a request of ours outside every call, whatever its status."""
+
+    request: RequestId
+    response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFailed:
+    """No answer came to such a request. ``status``: 408 within 64*T1, 503 when its connection was lost or never opened."""
+
+    request: RequestId
+    status: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlowLost:
+    """A connection is gone, or could not be opened."""
+
+    flow: Flow
+
+
 Event = (
     IncomingCall
     | CallCancelled
@@ -157,5 +183,8 @@ Event = (
     | CallProgress
     | CallAnswered
     | CallFailed
+    | RequestAnswered
+    | RequestFailed
+    | FlowLost
 )
 Output = Transmit | Event

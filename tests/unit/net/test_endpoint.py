@@ -22,7 +22,10 @@ from aftertone.sip.events import (
     CallProgress,
     DialogEnded,
     Event,
+    FlowLost,
     IncomingCall,
+    RequestAnswered,
+    RequestFailed,
 )
 from aftertone.sip.flow import Flow, Transport
 from aftertone.sip.message import Request, Response, parse
@@ -158,6 +161,30 @@ def test_a_late_offer() -> None:
         answered = await one.wait_for(CallAnswered)
         one.endpoint.acknowledge(answered.dialog_id, b"answer", "application/sdp")
         assert (await two.wait_for(CallConfirmed)).body == b"answer"
+
+    with_parties(test)
+
+
+@pytest.mark.parametrize("transport", ["UDP", "TCP"])
+def test_a_request_outside_calls_is_answered(transport: Transport) -> None:
+    async def test(one: Party, two: Party) -> None:
+        flow = one.endpoint.flow_to((LOCAL, two.endpoint.port), transport)
+        name = one.endpoint.request("OPTIONS", f"sip:{LOCAL}", from_uri="sip:one@127.0.0.1", flow=flow)
+        answered = await one.wait_for(RequestAnswered)
+        assert (answered.request, answered.response.status) == (name, 200)
+
+    with_parties(test)
+
+
+def test_a_connection_that_cannot_be_opened_fails_its_request_at_once() -> None:
+    async def test(one: Party, two: Party) -> None:
+        with socket.socket() as taken:
+            taken.bind((LOCAL, 0))
+            flow = one.endpoint.flow_to(taken.getsockname(), "TCP")
+            name = one.endpoint.request("OPTIONS", f"sip:{LOCAL}", from_uri="sip:one@127.0.0.1", flow=flow)
+            failed = await one.wait_for(RequestFailed)
+        assert (failed.request, failed.status) == (name, 503)
+        assert (await one.wait_for(FlowLost)).flow == flow
 
     with_parties(test)
 

@@ -6,7 +6,7 @@ import pytest
 
 from aftertone.errors import UsageError
 from aftertone.sip.agent import Held
-from aftertone.sip.events import CallAnswered, DialogEnded, Event, IncomingCall, TransactionId, Transmit
+from aftertone.sip.events import CallAnswered, DialogEnded, Event, FlowLost, IncomingCall, TransactionId, Transmit
 from aftertone.sip.flow import Flow
 from tests.unit.sip.kit import FLOW, SDP, TCP_FLOW, US, Wire, agent, parts, request
 
@@ -69,6 +69,7 @@ def test_a_call_over_a_lost_connection_is_reached_at_its_contact() -> None:
     subject.receive(request("ACK", branch="z9hG4bKa", to_tag=event.dialog_id.local_tag), came, 0)
     subject.outputs()
     subject.flow_lost(came)
+    assert subject.outputs() == [FlowLost(came)]
     subject.bye(event.dialog_id, 0)
     output = subject.outputs()[0]
     assert isinstance(output, Transmit)

@@ -4,8 +4,9 @@ Owns: turning packets of any codec into levels and tone flags for the sound watc
 
 Theory of operation: not every packet is heard, which costs less and still hears a word or a tone: the watch needs two
 loud packets within 100 ms or a run of tone. G.711 is a table look-up for the whole batch at once. G.722 and Opus must be
-decoded to be heard, with a decoder of the call's own, which sees two packets of each four. The recording itself is never
-decoded here.
+decoded to be heard, with a decoder of the call's own, which sees two packets of each four. Of packets that are longer than
+30 ms all are heard, in pieces of 20 ms, so that a peer's packet time changes nothing about what is sound. The recording itself
+is never decoded here.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from aftertone.audio.codec import Decoder
+from aftertone.audio.codec import Decoder, expected_samples
 from aftertone.audio.g711 import ALAW_TO_LINEAR, ULAW_TO_LINEAR
 from aftertone.audio.listen import classify, classify_g711
 from aftertone.audio.watch import SoundWatch
@@ -31,6 +32,10 @@ LONGEST_SKIPPED_BYTES: Final = 240
 DECODED_CYCLE: Final = 4
 """Of so many packets of a codec that must be decoded, two in a row are decoded and the second is heard: 80 ms apart at 20 ms
 a packet, still within the watch's 100 ms."""
+LONGEST_SKIPPED_MS: Final = 30
+"""For the same reason as with G.711."""
+PIECE_MS: Final = 20
+"""A long packet counts as so many short ones that arrived with it: two loud ones are sound, one is a click."""
 
 Rows = npt.NDArray[np.intp]
 
@@ -94,6 +99,10 @@ class Ear:
                 payloads = arena[packets[chosen], int(start[0]) : int(start[0]) + size]
             else:
                 payloads = arena[packets[chosen][:, None], start[:, None] + np.arange(size)]
+            pieces = max(1, size // (8 * PIECE_MS)) if size > LONGEST_SKIPPED_BYTES else 1
+            if pieces > 1:
+                payloads = payloads[:, : pieces * 8 * PIECE_MS].reshape(-1, 8 * PIECE_MS)
+                chosen = np.repeat(chosen, pieces)
             level, tone = classify_g711(payloads, table)
             self._watch.feed(calls[chosen], level, tone, arrived[packets[chosen]])
 
@@ -110,16 +119,20 @@ class Ear:
         rate_hz = SAMPLE_RATE_HZ[codec]
         for index in np.flatnonzero(mine).tolist():
             call, packet = int(calls[index]), int(packets[index])
+            payload = arena[packet, headers.payload_start[packet] : headers.payload_end[packet]].tobytes()
+            is_long = expected_samples(codec, payload) * 1000 > LONGEST_SKIPPED_MS * rate_hz
             turn = self._heard[call] = self._heard.get(call, -1) + 1
-            if turn % DECODED_CYCLE >= 2:
+            if turn % DECODED_CYCLE >= 2 and not is_long:
                 continue
             decoder = self._decoders.get(call)
             if decoder is None:
                 decoder = self._decoders[call] = Decoder(codec)
-            payload = arena[packet, headers.payload_start[packet] : headers.payload_end[packet]].tobytes()
             samples = decoder.decode(payload)
-            if turn % DECODED_CYCLE == 0 or not len(samples):
+            if (turn % DECODED_CYCLE == 0 and not is_long) or not len(samples):
                 # The first of a pair only brings the decoder, which missed what was skipped, back into step.
                 continue
-            level, tone = classify(samples[None, :], rate_hz)
-            self._watch.feed(calls[index : index + 1], level, tone, arrived[packet : packet + 1])
+            piece = rate_hz * PIECE_MS // 1000
+            pieces = len(samples) // piece if is_long else 1
+            frames = samples[: pieces * piece].reshape(pieces, piece) if is_long else samples[None, :]
+            level, tone = classify(frames, rate_hz)
+            self._watch.feed(np.repeat(calls[index], pieces), level, tone, np.repeat(arrived[packet], pieces))

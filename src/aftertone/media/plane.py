@@ -30,7 +30,7 @@ from aftertone.config import PortRange
 from aftertone.errors import BusyError
 from aftertone.journal.batch import PacketBatch, pack_batch
 from aftertone.media.ear import Ear
-from aftertone.media.player import Player
+from aftertone.media.player import FRAME_MS, Player
 from aftertone.media.sockets import bind_port, make_receiver, pack_address, source_address, source_key
 from aftertone.media.table import Stream, Table
 from aftertone.model import Codec
@@ -194,9 +194,13 @@ class Plane:
             self._ear.reset(row)
             self._free.append(row)
 
-    def play(self, row: int, frames: tuple[bytes, ...]) -> None:
-        """Play ``frames``; ``Played`` follows unless something else is played or ``stop`` is called first."""
-        self.player.play(row, frames)
+    def play(self, row: int, frames: tuple[bytes, ...], frame_ms: int = FRAME_MS) -> None:
+        """Play ``frames`` of ``frame_ms`` each; ``Played`` follows unless something else is played or ``stop`` is called first."""
+        self.player.play(row, frames, frame_ms)
+
+    def played_ms(self, row: int) -> int:
+        """Return how much of what plays on ``row`` has been sent."""
+        return int(self.table.frame[row] * self.table.frame_ns[row] // 1_000_000)
 
     def stop(self, row: int) -> None:
         """Stop playing."""

@@ -6,9 +6,10 @@ Specification: RFC 3550 section 5.1 (header), RFC 3551 section 4.1 (marker at th
 (keepalive), RFC 3389 (comfort noise).
 
 Theory of operation: at each tick the rows whose frame is due are found with one comparison; their headers are written as
-columns of the send arena, their payloads copied beside, and each socket is given its rows in one call. A tick that comes
-late sends the frames that were missed, at most ``CATCH_UP``; beyond that the clip resumes where it is, because a burst
-only overflows the peer's jitter buffer. A call that plays nothing sends one frame of comfort noise, or of silence where
+columns of the send arena, their payloads copied beside, and each socket is given its rows in one call. A clip has frames of
+10 to 60 ms, as its call's peer wants them; a tick sends all that fall due until it, so frames of 30 ms leave after 20 and 40 ms in
+turn. A tick that comes late sends the frames that were missed, those of ``CATCH_UP_NS`` at most; beyond that the clip resumes
+where it is, because a burst only overflows the peer's jitter buffer. A call that plays nothing sends one frame of comfort noise, or of silence where
 that was not agreed, each ``KEEPALIVE_NS``: enough for NATs and for peers that hang up on a dead stream.
 """
 
@@ -26,8 +27,9 @@ from aftertone.model import Codec
 from aftertone.rtp.batch import HEADER_BYTES
 from aftertone.rtp.packet import write_headers
 
-FRAME_NS: Final = 20_000_000
-CATCH_UP: Final = 3
+MS: Final = 1_000_000
+FRAME_MS: Final = 20
+CATCH_UP_NS: Final = 60_000_000
 AT_NEXT_TICK: Final = -1
 KEEPALIVE_NS: Final = 3_000_000_000
 COMFORT_NOISE: Final = b"\x46"
@@ -43,15 +45,15 @@ class Player:
         self._table = table
         self._sender = Sender(table.capacity)
         self._silence = [silence[codec] for codec in CODECS]
-        self._ticks_per_frame = np.array([clock_rate_hz(n) // 50 for n in range(len(CODECS))], dtype=np.uint32)
         self._clock_hz = np.array([clock_rate_hz(n) for n in range(len(CODECS))], dtype=np.int64)
         self.sent_packets = 0
 
-    def play(self, row: int, frames: tuple[bytes, ...]) -> None:
-        """Start ``frames`` on ``row`` at the next tick, in place of what plays there."""
+    def play(self, row: int, frames: tuple[bytes, ...], frame_ms: int = FRAME_MS) -> None:
+        """Start ``frames`` of ``frame_ms`` each on ``row`` at the next tick, in place of what plays there."""
         table = self._table
         table.clips[row] = frames
         table.frame[row], table.frames[row] = 0, len(frames)
+        table.frame_ns[row] = frame_ms * MS
         table.playing[row] = True
         table.marker[row] = True
         table.due_ns[row] = AT_NEXT_TICK
@@ -65,7 +67,10 @@ class Player:
         """Send all that is due. Returns the rows whose clip has just come to its end."""
         table = self._table
         table.due_ns[table.playing & (table.due_ns == AT_NEXT_TICK)] = now_ns
-        for _ in range(CATCH_UP):
+        oldest_ns = now_ns - np.maximum(CATCH_UP_NS - table.frame_ns, 0)
+        late = table.playing & (table.due_ns < oldest_ns) & (table.frame < table.frames)
+        table.due_ns[late] = oldest_ns[late]
+        while True:
             due = np.flatnonzero(table.playing & (table.due_ns <= now_ns) & (table.frame < table.frames))
             if not due.size:
                 break
@@ -74,9 +79,7 @@ class Player:
             ]
             self._send(due, payloads, table.payload_type[due], now_ns)
             table.frame[due] += 1
-            table.due_ns[due] += FRAME_NS
-        late = table.playing & (table.due_ns <= now_ns - FRAME_NS) & (table.frame < table.frames)
-        table.due_ns[late] = now_ns + FRAME_NS
+            table.due_ns[due] += table.frame_ns[due]
         done = np.flatnonzero(table.playing & (table.frame >= table.frames) & (table.due_ns <= now_ns))
         for row in done.tolist():
             self.stop(row)
@@ -91,11 +94,18 @@ class Player:
         if not quiet.size:
             return
         noise = table.noise_type[quiet]
+        columns = (noise.tolist(), table.codec[quiet].tolist(), table.ptime_ms[quiet].tolist())
         payloads = [
-            COMFORT_NOISE if kind >= 0 else self._silence[codec]
-            for kind, codec in zip(noise.tolist(), table.codec[quiet].tolist(), strict=True)
+            COMFORT_NOISE if kind >= 0 else self._silence_of(codec, ptime_ms)
+            for kind, codec, ptime_ms in zip(*columns, strict=True)
         ]
         self._send(quiet, payloads, np.where(noise >= 0, noise, table.payload_type[quiet]).astype(np.uint8), now_ns)
+
+    def _silence_of(self, codec: int, ptime_ms: int) -> bytes:
+        frame = self._silence[codec]
+        if ptime_ms >= FRAME_MS or CODECS[codec] is Codec.OPUS:
+            return frame
+        return frame[: len(frame) * ptime_ms // FRAME_MS]
 
     def _send(self, rows: Rows, payloads: list[bytes], payload_types: npt.NDArray[np.uint8], now_ns: int) -> None:
         table, sender = self._table, self._sender
@@ -129,7 +139,7 @@ class Player:
         """Move timestamps on: by one frame inside a talkspurt, by the time that passed before a new one."""
         table = self._table
         codec = table.codec[rows]
-        frame_ticks = self._ticks_per_frame[codec]
+        frame_ticks = table.frame_ns[rows] * self._clock_hz[codec] // 1_000_000_000
         passed = ((now_ns - table.sent_ns[rows]) * self._clock_hz[codec] // 1_000_000_000).astype(np.int64)
         resumed = (~table.playing[rows]) | table.marker[rows]
         first = table.sent_ns[rows] == 0

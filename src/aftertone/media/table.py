@@ -30,6 +30,8 @@ class Stream:
     comfort_noise: int | None = None
     remote: tuple[str, int] | None = None
     """Where the peer says it wants to hear us; None while it does not (hold)."""
+    ptime_ms: int = 20
+    """Sound in each packet that the peer wants, 10 to 60; of Opus any length will do."""
 
 
 class Table:
@@ -47,8 +49,10 @@ class Table:
         self.journal_call = np.zeros(capacity, dtype=np.uint32)
         self.recording_since_ns = np.zeros(capacity, dtype=np.int64)
         self.told = np.zeros(capacity, dtype=np.bool_)
+        self.ptime_ms = np.full(capacity, 20, dtype=np.int64)
         self.frame = np.zeros(capacity, dtype=np.int32)
         self.frames = np.zeros(capacity, dtype=np.int32)
+        self.frame_ns = np.full(capacity, 20_000_000, dtype=np.int64)
         self.playing = np.zeros(capacity, dtype=np.bool_)
         self.due_ns = np.zeros(capacity, dtype=np.int64)
         self.marker = np.zeros(capacity, dtype=np.bool_)
@@ -83,6 +87,7 @@ class Table:
         """Take over what was agreed, at the start or by a new offer; the place in our own stream is kept."""
         self.codec[row] = CODECS.index(stream.codec)
         self.payload_type[row] = stream.payload_type
+        self.ptime_ms[row] = stream.ptime_ms
         self.event_type[row] = -1 if stream.telephone_event is None else stream.telephone_event
         self.noise_type[row] = -1 if stream.comfort_noise is None else stream.comfort_noise
         self.accepts[row] = False

@@ -4,19 +4,23 @@ Owns: the frames of prompts, of the beep, of silence, and of each mailbox's gree
 know: calls.
 
 Theory of operation: encoding takes milliseconds a second of audio, so it happens at start and when the directory changed,
-on another thread, and never for a call. A greeting that cannot be read leaves the default greeting in its place and a
+on another thread, and never for a call. A peer that wants longer or shorter packets than 20 ms gets the same bytes cut anew, once
+for all calls that want that length. A greeting that cannot be read leaves the default greeting in its place and a
 warning that the desk shows: a caller never meets silence because of a file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from aftertone.audio.clips import Clip, encode_clip, load_clip
+from aftertone.audio.codec import FRAME_MS
+from aftertone.audio.packing import pack_frames, packet_ms
 from aftertone.audio.prompts import beep, prompt
 from aftertone.errors import AftertoneError
 from aftertone.media.table import CODECS
@@ -36,6 +40,27 @@ TAIL_S: Final = 0.16
 (baresip, tests/interop) would keep the end of the beep or of the goodbye to itself."""
 
 
+MOST_PACKED: Final = 64
+"""Clips kept in packets of unusual lengths: three lengths of a few codecs and greetings; beyond that all are made anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """A clip as it is sent to one call."""
+
+    packets: Frames
+    packet_ms: int
+
+    @property
+    def seconds(self) -> float:
+        """How long it plays."""
+        return len(self.packets) * self.packet_ms / 1000
+
+    def rest(self, passed_ms: int) -> Frames:
+        """Return what is left of it when so much has been played."""
+        return self.packets[passed_ms // self.packet_ms :]
+
+
 class Clips:
     """Frames by (name, codec). Built off the loop, read on it."""
 
@@ -44,6 +69,7 @@ class Clips:
         self._frames: dict[tuple[str, Codec], Frames] = {}
         self._greetings: dict[str, dict[Codec, Frames]] = {}
         self._by_mailbox: dict[str, dict[Codec, Frames]] = {}
+        self._packed: dict[tuple[int, int], tuple[Frames, Track]] = {}
         self.warnings: list[str] = []
         clips = [
             beep(),
@@ -79,6 +105,20 @@ class Clips:
             return self._frames[clip, codec]
         greeting = self._by_mailbox.get(mailbox)
         return self._frames[DEFAULT_GREETING, codec] if greeting is None else greeting[codec]
+
+    def track(self, clip: str, mailbox: str, codec: Codec, ptime_ms: int) -> Track:
+        """Return ``frames`` in packets of ``ptime_ms``, or of what the codec can do instead."""
+        frames, length_ms = self.frames(clip, mailbox, codec), packet_ms(codec, ptime_ms)
+        if length_ms == FRAME_MS:
+            return Track(frames, FRAME_MS)
+        found = self._packed.get((id(frames), length_ms))
+        # What is kept holds on to its frames, so that their identity cannot become that of others.
+        if found is None or found[0] is not frames:
+            if len(self._packed) >= MOST_PACKED:
+                self._packed.clear()
+            found = (frames, Track(pack_frames(codec, frames, length_ms), length_ms))
+            self._packed[id(frames), length_ms] = found
+        return found[1]
 
     @staticmethod
     def _encode(path: Path) -> dict[Codec, Frames]:

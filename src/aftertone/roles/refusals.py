@@ -34,7 +34,6 @@ from aftertone.sip.identity import caller_of
 
 RETRY_AFTER_S: Final = 60
 SDP_TYPE: Final = "application/sdp"
-FRAME_S: Final = 0.02
 ALOUD_AT_ONCE: Final = 20
 """Calls that are told at the same time; more are answered without a word."""
 TO_ONE_ADDRESS: Final = 3
@@ -127,11 +126,11 @@ class Refusals:
         address = "" if plan.remote is None else plan.remote[0]
         if address and sum(told.address == address for told in self._told.values()) >= TO_ONE_ADDRESS:
             raise BusyError(f"{TO_ONE_ADDRESS} callers at {address} are being told already")
-        frames = self._clips.frames(REFUSED, "", plan.codec)
+        track = self._clips.track(REFUSED, "", plan.codec, plan.ptime_ms)
         self._endpoint.respond(event.transaction_id, 183, body=body, content_type=SDP_TYPE)
         self._plane.agree(row, stream_of(plan))
-        self._plane.play(row, frames)
-        timer = self._loop.call_later(len(frames) * FRAME_S + PATIENCE_S, self._finish, event.transaction_id)
+        self._plane.play(row, track.packets, track.packet_ms)
+        timer = self._loop.call_later(track.seconds + PATIENCE_S, self._finish, event.transaction_id)
         self._told[event.transaction_id] = self._rows[row] = Told(event, row, status, address, timer)
         self._counters["refused_aloud"] += 1
 

@@ -30,7 +30,7 @@ from aftertone.journal.record import Begin, End, Event, Kind
 from aftertone.media.plane import KeyPressed, LongestReached, MediaEvent, Plane, Played, Silent, ToneHeard
 from aftertone.model import Codec, EndReason, Envelope, Mailbox
 from aftertone.net.endpoint import SipEndpoint
-from aftertone.roles.clips import Clips
+from aftertone.roles.clips import Clips, Track
 from aftertone.roles.clock import LineClock
 from aftertone.roles.durability import Durability
 from aftertone.roles.notes import Journal, Notes, readable_text
@@ -352,7 +352,7 @@ class Switchboard:
             return
         live.call.run(live.call.script.answered())
         live.waiting = self._loop.call_later(
-            len(self._clips.frames("greeting", live.envelope.mailbox, self._codec(live))) * 0.02 + DURABLE_WITHIN_S,
+            self._track(live, "greeting").seconds + DURABLE_WITHIN_S,
             self._not_durable,
             live,
         )
@@ -372,21 +372,24 @@ class Switchboard:
 
     def _agree(self, live: Live, plan: MediaPlan) -> None:
         changed = live.media.plan is None or live.media.plan.payload_types != plan.payload_types
-        is_other_codec = self._codec(live) is not plan.codec
+        is_cut_otherwise = self._cut(live) != (plan.codec, plan.ptime_ms)
         live.media.plan = plan
         self.plane.agree(live.row, stream_of(plan))
-        if is_other_codec and self.plane.table.playing[live.row]:
-            # The frames that are left must be of the codec whose number they will bear.
-            frames = self._clips.frames(live.clip, live.envelope.mailbox, plan.codec)
-            self.plane.play(live.row, frames[int(self.plane.table.frame[live.row]) :])
+        if is_cut_otherwise and self.plane.table.playing[live.row]:
+            # The packets that are left must be of the codec whose number they will bear, and as long as the peer wants them.
+            track = self._track(live, live.clip)
+            self.plane.play(live.row, track.rest(self.plane.played_ms(live.row)), track.packet_ms)
         if changed and not live.call.ended:
             types = [[p.number, p.name, p.clock_rate_hz] for p in plan.payload_types]
             detail = json.dumps({"codec": plan.codec.value, "payload_types": types})
             self._notes.event(Event(live.number, time.monotonic_ns(), "media", detail))
 
-    def _codec(self, live: Live) -> Codec:
+    def _cut(self, live: Live) -> tuple[Codec, int]:
         plan = live.media.plan
-        return plan.codec if plan is not None else Codec.PCMU
+        return (plan.codec, plan.ptime_ms) if plan is not None else (Codec.PCMU, negotiation.USUAL_PTIME_MS)
+
+    def _track(self, live: Live, clip: str) -> Track:
+        return self._clips.track(clip, live.envelope.mailbox, *self._cut(live))
 
     def _on_bye(self, dialog: sip.DialogId, transaction: sip.TransactionId) -> None:
         live = self._live.get(dialog)
@@ -467,8 +470,8 @@ class Switchboard:
     def play(self, live: Live, clip: str) -> None:
         """Play a clip to a call in the codec that was agreed."""
         live.clip = clip
-        frames = self._clips.frames(clip, live.envelope.mailbox, self._codec(live))
-        self.plane.play(live.row, frames)
+        track = self._track(live, clip)
+        self.plane.play(live.row, track.packets, track.packet_ms)
 
     def end_recording(self, live: Live, reason: EndReason) -> None:
         """Journal the end of a recording; the call hears when it is durable."""

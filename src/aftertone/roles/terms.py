@@ -20,6 +20,7 @@ def stream_of(plan: MediaPlan) -> Stream:
         telephone_event=plan.telephone_event,
         comfort_noise=plan.comfort_noise,
         remote=plan.remote if sends else None,
+        ptime_ms=plan.ptime_ms,
     )
 
 

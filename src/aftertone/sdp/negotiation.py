@@ -9,7 +9,8 @@ Encrypted profiles (RTP/SAVP and its relatives) count as streams that we do not 
 
 Choice of codec: ours, best sound first (``DEFAULT_CODECS``), among those offered. RFC 3264 section 6.1 recommends the
 offer's order unless there is a reason; ours is that the recording is kept for years and the offer's order serves a
-conversation. The two G.711 laws sound the same, so between them the offer decides.
+conversation. The two G.711 laws sound the same, so between them the offer decides. A peer that takes no packets of 20 ms
+gets Opus only if it offers nothing else, since that is how we send it.
 
 The answer names exactly one codec, with its telephone-event and comfort noise: peers that are given several switch in
 the middle of a call, or mistake the list for a wish to renegotiate; one is what all of them cope with. Yet careless peers
@@ -109,7 +110,7 @@ def answer(
     """
     family = _family(local_host)
     offered = parse(offer)
-    index, known, voice = _choose(offered.media, codecs)
+    index, known, voice = _choose(offered, codecs)
     stream, codec = offered.media[index], Codec(voice.name)
     keys = _keys_for(voice, known)
     noise = _noise_for(voice, known)
@@ -203,17 +204,19 @@ def plan_from_answer(offer: bytes, answer: bytes) -> MediaPlan:
     )
 
 
-def _choose(media: Sequence[Media], codecs: Sequence[Codec]) -> tuple[int, tuple[PayloadType, ...], PayloadType]:
+def _choose(description: Description, codecs: Sequence[Codec]) -> tuple[int, tuple[PayloadType, ...], PayloadType]:
     """Return the index of the stream to take, its formats that we know, and the one to speak."""
     rank = {str(codec): place for place, codec in enumerate(codecs)}
     laws = rank.keys() & _G711
     rank |= dict.fromkeys(laws, min((rank[law] for law in laws), default=0))
 
-    for index, stream in enumerate(media):
+    for index, stream in enumerate(description.media):
         if not _takeable(stream):
             continue
         known = payload_types(stream)
-        voice = min((p for p in known if p.name in rank), key=lambda p: rank[p.name], default=None)
+        cannot = _too_long(description, stream)
+        voices = (p for p in known if p.name in rank)
+        voice = min(voices, key=lambda p: (p.name in cannot, rank[p.name]), default=None)
         if voice is not None:
             return index, known, voice
     raise NotAcceptable("the offer has no plain RTP audio stream with a codec that this machine speaks")
@@ -323,6 +326,12 @@ def _ptime(description: Description, stream: Media, codec: Codec) -> int:
     if codec is Codec.OPUS:
         return max(p for p in _OPUS_PTIMES_MS if p <= bounded)
     return bounded
+
+
+def _too_long(description: Description, stream: Media) -> frozenset[str]:
+    """Return the codecs whose packets as we send them pass the peer's ``maxptime``: Opus, of which ours have 20 ms."""
+    most = _milliseconds(stream.attribute("maxptime") or description.attribute("maxptime"))
+    return frozenset({Codec.OPUS.value}) if most and most < USUAL_PTIME_MS else frozenset()
 
 
 def _milliseconds(value: str | None) -> int | None:

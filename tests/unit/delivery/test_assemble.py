@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ import pytest
 from aftertone.audio.codec import decode
 from aftertone.delivery.assemble import Assembled, assemble
 from aftertone.journal import End, Event
-from aftertone.model import SAMPLE_RATE_HZ, Codec, EndReason, PayloadType
+from aftertone.model import CLOCK_RATE_HZ, SAMPLE_RATE_HZ, Codec, EndReason, PayloadType
 from tests.support.recordings import FRAME_NS, SECOND_NS, Row, a_batch, an_envelope, rows_of, spoil, with_types
 
 
@@ -254,3 +255,46 @@ def test_arrivals_that_go_backwards_are_survived() -> None:
     rows = [(10 * SECOND_NS - row[0], *row[1:]) for row in rows_of()]
     assert _assemble(rows).audio_ms == 2000
     assert _assemble(rows + rows_of(ssrc=3, start_ns=FRAME_NS)).audio_ms >= 4000
+
+
+@pytest.mark.parametrize("codec", list(Codec))
+def test_suppressed_silence_is_silence_of_its_length_and_no_loss(codec: Codec) -> None:
+    """Numbers go on, timestamps jump by the silence, and comfort noise says now and then that somebody is there."""
+    rows, pause_ns = rows_of(codec), 7 * SECOND_NS
+    clock = CLOCK_RATE_HZ[codec]
+    before, after = rows[:50], rows[50:]
+    noises: list[Row] = []
+    if clock == 8000:
+        arrival_ns, sequence, timestamp, ssrc = before[-1][:4]
+        for at in range(3):
+            ticks = timestamp + at * clock & 0xFFFFFFFF
+            noises.append((arrival_ns + at * SECOND_NS, sequence + 1 + at & 0xFFFF, ticks, ssrc, 13, b"\x46"))
+    resumed = [
+        (row[0] + pause_ns, row[1] + len(noises) & 0xFFFF, row[2] + 7 * clock & 0xFFFFFFFF, *row[3:]) for row in after
+    ]
+    found = _assemble([*before, *noises, *resumed], codec)
+    rate_hz = SAMPLE_RATE_HZ[codec]
+    assert (found.audio_ms, found.lost_packets, found.notes) == (9000, 0, ())
+    assert not found.samples[rate_hz : 8 * rate_hz].any()
+    assert found.samples[: rate_hz // 2].any()
+    assert found.samples[-rate_hz // 2 :].any()
+
+
+@pytest.mark.parametrize("codec", [Codec.PCMU, Codec.PCMA, Codec.G722])
+def test_packets_may_change_their_length_at_any_time(codec: Codec) -> None:
+    rows = rows_of(codec)
+    clean = _assemble(rows, codec)
+    run = b"".join(row[5] for row in rows)
+    changed: list[Row] = []
+    at = 0
+    for number, length_ms in enumerate(itertools.chain((10, 60, 20, 30, 40, 10), itertools.cycle((30, 20, 60)))):
+        payload = run[at * 8 : (at + length_ms) * 8]
+        if not payload:
+            break
+        arrival_ns = SECOND_NS + (at + length_ms) * 1_000_000
+        timestamp = rows[0][2] + at * 8 & 0xFFFFFFFF
+        changed.append((arrival_ns, rows[0][1] + number & 0xFFFF, timestamp, *rows[0][3:5], payload))
+        at += length_ms
+    found = _assemble(changed, codec)
+    assert np.array_equal(found.samples, clean.samples)
+    assert (found.lost_packets, found.concealed_ms, found.notes) == (0, 0, ())

@@ -260,6 +260,44 @@ def test_a_late_tick_catches_up_and_does_not_burst(bench: Bench, peer: socket.so
     assert received == 1 + 3
 
 
+@pytest.mark.parametrize("frame_ms", [10, 20, 30, 40, 60])
+def test_a_clip_has_the_packets_that_the_peer_wants(bench: Bench, peer: socket.socket, frame_ms: int) -> None:
+    row, _ = start(bench, peer)
+    frames = tuple(bytes([number]) * (8 * frame_ms) for number in range(120 // frame_ms))
+    bench.plane.play(row, frames, frame_ms)
+    told = [bench.ticks(1) for _ in range(7)]
+    assert told.index([Played(row)]) == 6
+    packets = [peer.recv(2000) for _ in frames]
+    assert [p[12:] for p in packets] == list(frames)
+    timestamps = [int.from_bytes(p[4:8], "big") for p in packets]
+    assert np.diff(timestamps).tolist() == [8 * frame_ms] * (len(frames) - 1)
+    assert not select.select([peer], [], [], 0.02)[0]
+
+
+@pytest.mark.parametrize(("frame_ms", "caught_up"), [(10, 6), (30, 2), (60, 1)])
+def test_a_late_tick_catches_up_the_same_time_in_packets_of_any_length(
+    bench: Bench, peer: socket.socket, frame_ms: int, caught_up: int
+) -> None:
+    row, _ = start(bench, peer)
+    bench.plane.play(row, tuple(bytes([n]) * 8 for n in range(90)), frame_ms)
+    bench.ticks(1)
+    bench.now_ns += 400_000_000
+    bench.ticks(1)
+    received = 0
+    while select.select([peer], [], [], 0.05)[0]:
+        peer.recv(2000)
+        received += 1
+    assert received == 1 + caught_up
+    assert bench.plane.played_ms(row) == received * frame_ms
+
+
+def test_the_path_is_kept_open_with_no_more_than_the_peer_takes(bench: Bench, peer: socket.socket) -> None:
+    row, _ = bench.plane.lease()
+    bench.plane.agree(row, Stream(Codec.PCMU, 0, (0,), None, None, peer.getsockname(), ptime_ms=10))
+    bench.ticks(1)
+    assert peer.recv(2000)[12:] == b"\xff" * 80
+
+
 @pytest.mark.parametrize(("noise", "expected"), [(13, COMFORT_NOISE), (None, b"\xff" * 160)])
 def test_the_path_is_kept_open_while_nothing_plays(
     bench: Bench, peer: socket.socket, noise: int | None, expected: bytes
@@ -310,6 +348,22 @@ def test_a_caller_who_never_says_anything_is_silent(bench: Bench, peer: socket.s
     bench.plane.record(row, 1, bench.now_ns)
     assert bench.ticks(505) == [Silent(row)]
     assert bench.plane.finish(row, bench.now_ns) == 0
+
+
+@pytest.mark.usefixtures("stamped_by_us")
+def test_a_caller_whose_phone_sends_no_silence_is_silent_all_the_same(bench: Bench, peer: socket.socket) -> None:
+    """Silence suppression: speech, one packet of comfort noise, and then nothing (RFC 3389)."""
+    row, port = start(bench, peer, noise=13)
+    bench.plane.record(row, 1, bench.now_ns)
+    speak(bench, peer, row, port, [frame(4000.0, start_sample=160 * n) for n in range(50)])
+    spoken_until_ns = bench.now_ns
+    say(peer, port, COMFORT_NOISE, 50, kind=13)
+    arrive(bench, row)
+    assert bench.ticks(480) == []
+    say(peer, port, COMFORT_NOISE, 51, kind=13)
+    arrive(bench, row)
+    assert bench.ticks(70) == [Silent(row)]
+    assert abs(bench.plane.finish(row, bench.now_ns) - spoken_until_ns) < 200_000_000
 
 
 @pytest.mark.usefixtures("stamped_by_us")

@@ -111,3 +111,22 @@ def test_a_call_meets_a_whole_greeting_while_another_thread_learns_a_new_one(cli
     watched.learn(tmp_path, directory(Mailbox("main", None, "b.flac")))
     assert lengths
     assert set(lengths) == {25, 50}
+
+
+def test_a_clip_is_cut_once_for_all_who_want_it_so(clips: Clips) -> None:
+    usual = clips.track("beep", "main", Codec.PCMU, 20)
+    longer = clips.track("beep", "main", Codec.PCMU, 60)
+    assert usual.packets == clips.frames("beep", "main", Codec.PCMU)
+    assert b"".join(longer.packets) == b"".join(usual.packets)
+    assert clips.track("beep", "main", Codec.PCMU, 60).packets is longer.packets
+    assert clips.track("beep", "main", Codec.OPUS, 60).packet_ms == 20
+    assert abs(longer.seconds - usual.seconds) < 0.06
+    assert b"".join(longer.rest(120)) == b"".join(usual.rest(120))
+
+
+def test_many_lengths_are_not_kept_for_ever(clips: Clips) -> None:
+    for length_ms in range(10, 70, 10):
+        for codec in (Codec.PCMU, Codec.PCMA, Codec.G722):
+            for name in ("beep", "goodbye", "longest_reached", "storage_apology", REFUSED):
+                track = clips.track(name, "main", codec, length_ms)
+                assert b"".join(track.packets) == b"".join(clips.frames(name, "main", codec))

@@ -25,6 +25,7 @@ from aftertone.journal.record import Begin, End, Event, Kind, Refused
 from aftertone.media.plane import MediaEvent
 from aftertone.media.table import Stream
 from aftertone.model import Codec, Mailbox
+from aftertone.roles.clips import Track
 from aftertone.roles.durability import Durability
 from aftertone.roles.switchboard import Switchboard
 from aftertone.sip import events as sip
@@ -197,7 +198,7 @@ class Sound:
         assert row in self.leased
         self.streams[row].append(stream)
 
-    def play(self, row: int, frames: tuple[bytes, ...]) -> None:
+    def play(self, row: int, frames: tuple[bytes, ...], frame_ms: int = 20) -> None:
         assert row in self.leased
         name = frames[0].split()[0].decode() if frames else "nothing"
         if name == "beep":
@@ -205,6 +206,9 @@ class Sound:
         self.plays[row] = frames
         self.table.playing[row], self.table.frame[row] = True, 0
         self.story.append(f"play {name}")
+
+    def played_ms(self, row: int) -> int:
+        return int(self.table.frame[row]) * 20
 
     def stop(self, row: int) -> None:
         assert row in self.leased
@@ -239,6 +243,9 @@ class Clips:
 
     def frames(self, clip: str, mailbox: str, codec: Codec) -> tuple[bytes, ...]:
         return tuple(f"{clip} {mailbox} {codec.value} {index}".encode() for index in range(FRAMES))
+
+    def track(self, clip: str, mailbox: str, codec: Codec, ptime_ms: int) -> Track:
+        return Track(self.frames(clip, mailbox, codec), ptime_ms)
 
 
 class Switch:

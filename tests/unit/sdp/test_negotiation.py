@@ -229,6 +229,13 @@ def test_packet_times_of_opus_are_one_frame(wish: int, ptime_ms: int) -> None:
     assert plan.ptime_ms == ptime_ms
 
 
+def test_a_peer_that_takes_only_short_packets_gets_a_codec_that_can_be_cut() -> None:
+    _, plan = answered(described("m=audio 4000 RTP/AVP 111 0", OPUS, "a=maxptime:10"))
+    assert (plan.codec, plan.ptime_ms) == (Codec.PCMU, 10)
+    _, plan = answered(described("m=audio 4000 RTP/AVP 111", OPUS, "a=maxptime:10"))
+    assert plan.codec is Codec.OPUS
+
+
 def test_a_packet_time_of_the_session() -> None:
     _, plan = answered(described("m=audio 4000 RTP/AVP 0", session="c=IN IP4 192.0.2.1\r\na=ptime:40"))
     assert plan.ptime_ms == 40

@@ -146,6 +146,55 @@ CLOCK_RATE_HZ: Final[Mapping[Codec, int]] = {
 """Rate of RTP timestamps, which is not the sample rate: G.722 counts 8000 for 16000 samples (RFC 3551 section 4.5.2)."""
 
 
+class Suite(enum.StrEnum):
+    """The ways of encrypting sound that the machine speaks, by their names in SDP (RFC 4568, RFC 6188, RFC 7714)."""
+
+    AES_256_GCM = "AEAD_AES_256_GCM"
+    AES_128_GCM = "AEAD_AES_128_GCM"
+    AES_256_CM_80 = "AES_256_CM_HMAC_SHA1_80"
+    AES_128_CM_80 = "AES_CM_128_HMAC_SHA1_80"
+    AES_256_CM_32 = "AES_256_CM_HMAC_SHA1_32"
+    AES_128_CM_32 = "AES_CM_128_HMAC_SHA1_32"
+
+    @property
+    def is_gcm(self) -> bool:
+        """Whether encryption and authentication are one."""
+        return self in (Suite.AES_256_GCM, Suite.AES_128_GCM)
+
+    @property
+    def key_bytes(self) -> int:
+        """Length of the master key."""
+        return 32 if self in (Suite.AES_256_GCM, Suite.AES_256_CM_80, Suite.AES_256_CM_32) else 16
+
+    @property
+    def salt_bytes(self) -> int:
+        """Length of the master salt."""
+        return 12 if self.is_gcm else 14
+
+
+MAX_MKI_BYTES: Final = 128
+"""Longest master key identifier (RFC 4568 section 6.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class MasterKey:
+    """What one direction of an encrypted stream is protected with. Nothing shows its secrets: not repr, not a message."""
+
+    suite: Suite
+    key: bytes = field(repr=False)
+    salt: bytes = field(repr=False)
+    mki: bytes = b""
+    """Identifier that stands in each packet; empty when there is none."""
+
+    def __post_init__(self) -> None:
+        if len(self.key) != self.suite.key_bytes or len(self.salt) != self.suite.salt_bytes:
+            raise ValueError(
+                f"{self.suite} takes {self.suite.key_bytes} bytes of key and {self.suite.salt_bytes} of salt"
+            )
+        if len(self.mki) > MAX_MKI_BYTES:
+            raise ValueError(f"a master key identifier has at most {MAX_MKI_BYTES} bytes, not {len(self.mki)}")
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who called, as claimed by the signalling. A number that a caller can forge never opens anything."""

@@ -62,6 +62,10 @@ fuzz: $(VENV)/installed-dev   ## ten minutes of hostile input for every parser
 bench: $(VENV)/installed-dev   ## packets per second and CPU per call-minute, beside the goals
 	@$(BIN)/python bench/recordings.py $(ARGS)
 
+bench-sip: $(VENV)/installed-dev   ## one SIP message, whole calls, hostile headers; beside sippy and aiosipua
+	@$(PIP) install --quiet --requirement bench/requirements.txt
+	@PYTHONPATH=. $(BIN)/python bench/sip.py $(ARGS)
+
 lock: $(VENV)/installed-dev   ## write the lock files again from pyproject.toml
 	@$(PIP) install --quiet uv
 	@$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --upgrade -q --no-header -o requirements.lock

@@ -1,14 +1,25 @@
-"""Measure the SIP side: microseconds per parse, per answer and per whole call, each beside its goal.
+"""Measure the SIP side: microseconds per parse, per answer and per whole call, each beside its goal and beside other libraries.
 
-Run: ``python bench/sip.py``. Every figure is the best of several rounds on one core; nothing is estimated.
+Run: ``make bench-sip``. Figures of one message are the best of several rounds on one core; figures of calls are of one run, over
+UDP on 127.0.0.1, with the server in a process of its own whose processor time the kernel counts. Nothing is estimated.
 """
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import contextlib
+import os
 import random
+import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from bench.sip_libraries import OTHERS
+from bench.sip_load import at_once, at_rate
 
 from aftertone.sip.agent import Agent
 from aftertone.sip.builder import build_response, echo_of
@@ -147,16 +158,92 @@ def _swallow(data: bytes) -> None:
         request.all("record-route")
 
 
+ADVERSARIES: Mapping[str, Callable[[int], str]] = {
+    "one quoted string": lambda n: 'From: "' + "\\" * (n - 60) + '" <sip:a@b>;tag=x',
+    "many short headers": lambda n: "\r\n".join("x:" for _ in range(n // 4)),
+    "eight lists of 8 kB": lambda n: "\r\n".join(
+        "Record-Route: " + "<sip:a>," * (n // 70) + "<sip:a>" for _ in range(8)
+    ),
+    "one list of commas": lambda n: "Record-Route: " + "," * n,
+    "folds": lambda n: "From: a" + "\r\n " * (n // 3),
+}
+
+
+def adversaries_ms() -> list[tuple[str, float]]:
+    """Return what 64 kB of hostile header cost, in milliseconds."""
+    costs = []
+    for name, shape in ADVERSARIES.items():
+        data = f"INVITE sip:a@b SIP/2.0\r\n{shape(64_000)}\r\nCSeq: 1 INVITE\r\n\r\n".encode()[:65_000] + b"\r\n\r\n"
+        costs.append((name, best_us(lambda data=data: _swallow(data), 20) / 1e3))  # type: ignore[misc]
+    return costs
+
+
+def beside_others() -> None:
+    """Print what one message costs in other libraries, measured now."""
+    for name, made in OTHERS.items():
+        if made is None:
+            print(f"{name}: not installed; make bench-sip installs it")
+            continue
+        hands = made()
+        request = hands.read(INVITE)
+        read_us = best_us(lambda hands=hands: hands.read(INVITE), 500)  # type: ignore[misc]
+        build_us = best_us(lambda hands=hands, request=request: hands.build(request, BODY), 500)  # type: ignore[misc]
+        print(f"{f'{name}: parse + used fields; build':46}{read_us:9.1f} us{build_us:9.1f} us")
+
+
+async def calls(name: str, quick: bool) -> str:
+    """Return one line of the table of whole calls over UDP: the server in a process of its own."""
+    port = free_port()
+    command = [sys.executable, str(Path(__file__).with_name("sip_servers.py")), name, str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        assert server.stdout is not None
+        if server.stdout.readline() != b"ready\n":
+            return f"{name:12} did not start"
+        even = await at_rate(port, server.pid, 200, 2 if quick else 15)
+        full = await at_once(port, server.pid, 50, 2_000 if quick else 10_000)
+    finally:
+        server.kill()
+        server.wait()
+    return (
+        f"{name:12}{even.percentile(0.5):9.2f}{even.percentile(0.99):9.2f}{even.cpu_s / max(1, even.finished) * 1e3:11.3f}"
+        f"{full.finished / full.wall_s:11.0f}{full.per_core:11.0f}{even.failed + full.failed:9}{even.resent + full.resent:9}"
+    )
+
+
+def free_port() -> int:
+    """Return a UDP port of 127.0.0.1 that nobody uses."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description="Measure the SIP side, beside other libraries.")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the calls")
+    quick = parser.parse_args().quick
+    print(f"{os.cpu_count()} cores, load before {os.getloadavg()[0]:.2f}, Python {sys.version.split()[0]}\n")
     print(f"{'what':46}{'measured':>12}{'goal':>10}")
     print(
         f"{f'parse an INVITE of {len(INVITE)} bytes + used fields':46}{best_us(parse_and_use, 2000):9.1f} us{60:7} us"
     )
     print(f"{'build a 200 with SDP':46}{best_us(answering(), 5000):9.1f} us{15:7} us")
     print(f"{'INVITE-180-200-ACK-BYE-200, both sides':46}{both_sides(3000):9.1f} us{1000:7} us")
+    beside_others()
     for name, factor in scaling():
         print(f"{f'8 times as much of: {name}':46}{factor:9.1f} x {8:7} x")
+    for name, cost_ms in adversaries_ms():
+        print(f"{f'64 kB of: {name}':46}{cost_ms:9.2f} ms{5:7} ms")
+    print("\nwhole calls over UDP (INVITE-200-ACK-BYE-200), callers in another process")
+    print(f"{'':12}{'at 200 calls/s':>29}{'50 at once':>22}")
+    print(
+        f"{'server':12}{'p50 ms':>9}{'p99 ms':>9}{'CPU-ms':>11}{'calls/s':>11}{'per core':>11}{'failed':>9}{'resent':>9}"
+    )
+    for name in ("aftertone", *(name for name, made in OTHERS.items() if made is not None)):
+        print(asyncio.run(calls(name, quick)), flush=True)
+    print(f"{'goal':12}{3:9}{15:9}{0.5:11}{'':11}{2000:11}")
 
 
 if __name__ == "__main__":

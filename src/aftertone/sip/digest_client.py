@@ -42,6 +42,12 @@ class NoChallengeError(AuthenticationError):
     """The answer has no challenge of a kind that we know, so that there is nothing to answer."""
 
 
+class StaleError(AuthenticationError):
+    """The server calls every answer stale: a matter of its clock or of our network, and not of the secret."""
+
+    retry = True
+
+
 @dataclass(slots=True)
 class _Realm:
     """What one realm asked for last."""
@@ -70,7 +76,8 @@ class DigestClient:
     def challenged(self, response: Response, sent: Fields = ()) -> None:
         """Learn from a 401 or 407 what to answer. ``sent``: what ``authorize`` returned for the request that it answers.
 
-        Raises WrongSecretError when our answer was what was refused, and NoChallengeError when we know no answer.
+        Raises WrongSecretError when our answer was what was refused, StaleError when it was called stale too often, and
+        NoChallengeError when we know no answer.
         """
         proxy = response.status == 407
         asks, answers = (
@@ -109,7 +116,7 @@ class DigestClient:
                 raise WrongSecretError("the server refused our user name or password")
             if stale > MAX_STALE:
                 self._realms.pop(key, None)
-                raise WrongSecretError("the server calls every answer of ours stale, and never takes one")
+                raise StaleError("the server calls every answer of ours stale, and never takes one")
         if before is None and len(self._realms) >= MAX_REALMS:
             del self._realms[next(iter(self._realms))]
         self._realms[key] = _Realm(challenge, field_name, stale=stale, cnonce=self._entropy(8).hex())

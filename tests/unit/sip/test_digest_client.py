@@ -6,7 +6,7 @@ import pytest
 
 from aftertone.sip.builder import Fields
 from aftertone.sip.digest import parse_elements
-from aftertone.sip.digest_client import DigestClient, NoChallengeError, WrongSecretError
+from aftertone.sip.digest_client import DigestClient, NoChallengeError, StaleError, WrongSecretError
 from aftertone.sip.digest_server import DigestServer, Verdict
 from aftertone.sip.message import Request, Response
 from tests.unit.sip.kit import S, seeded
@@ -128,7 +128,7 @@ def test_a_stale_nonce_is_replaced_but_not_for_ever() -> None:
     subject.challenged(asked('Digest realm="a", nonce="0"'))
     for number in range(1, 4):
         subject.challenged(asked(f'Digest realm="a", nonce="{number}", stale=true'), subject.authorize("REGISTER", URI))
-    with pytest.raises(WrongSecretError, match="stale"):
+    with pytest.raises(StaleError, match="stale"):
         subject.challenged(asked('Digest realm="a", nonce="9", stale=true'), subject.authorize("REGISTER", URI))
 
 

@@ -42,7 +42,12 @@ def seeds(target: str) -> list[bytes]:
             call = [request(), request("ACK", to_tag="x"), request("BYE", cseq=2, to_tag="x")]
             return [b"\0\0".join(call), *messages]
         case "sdp":
-            return [SDP, test_rfc5118.PLAIN, test_rfc5118.TWO_FAMILIES, test_rfc5118.MAPPED]
+            key = b"AES_CM_128_HMAC_SHA1_80 inline:" + base64.b64encode(bytes(30))
+            keyed = SDP.replace(b"RTP/AVP", b"RTP/SAVP") + b"a=crypto:1 %b|2^20|1:4 WSH=64\r\na=crypto:2 %b\r\n" % (
+                key,
+                key,
+            )
+            return [SDP, keyed, test_rfc5118.PLAIN, test_rfc5118.TWO_FAMILIES, test_rfc5118.MAPPED]
         case "rtp":
             return [len(packet).to_bytes(2, "big") + packet, (len(report).to_bytes(2, "big") + report) * 3]
         case _:

@@ -18,6 +18,7 @@ import numpy as np
 from aftertone.errors import PeerError
 from aftertone.rtp import batch, rtcp
 from aftertone.sdp import description, negotiation
+from aftertone.sdp.crypto import Secrecy
 from aftertone.sip.checks import read_whole, refusal
 from aftertone.sip.events import Event, IncomingCall, ReofferReceived, RequestInDialog, Transmit
 from aftertone.sip.faults import ParseError
@@ -101,6 +102,15 @@ def sdp(data: bytes) -> None:
         assert plan.payload_types
     with contextlib.suppress(PeerError):
         offer = negotiation.offer(local_host="192.0.2.1", local_port=4000, session_id=1, version=1)
+        negotiation.plan_from_answer(offer, data)
+    secrecy = Secrecy("optional", bytes)
+    with contextlib.suppress(PeerError):
+        answer, plan = negotiation.answer(
+            data, local_host="192.0.2.1", local_port=4000, session_id=1, version=1, secrecy=secrecy
+        )
+        assert (plan.keys is not None) is (b"a=crypto:" in answer)
+    with contextlib.suppress(PeerError):
+        offer = negotiation.offer(local_host="192.0.2.1", local_port=4000, session_id=1, version=1, secrecy=secrecy)
         negotiation.plan_from_answer(offer, data)
 
 

@@ -22,7 +22,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from aftertone.model import MAX_MKI_BYTES, MasterKey, Suite
@@ -58,6 +58,27 @@ _SECRET: Final = re.compile(rb"(inline:)([A-Za-z0-9+/=]+)|(mikey[ \t]+)([A-Za-z0
 
 
 @dataclass(frozen=True, slots=True)
+class Keys:
+    """What both sides of a call have agreed on."""
+
+    sending: MasterKey
+    receiving: MasterKey
+    profile: str
+    """The protocol of the stream's ``m=`` line that they were agreed under."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secrecy:
+    """What is wanted of one description, and what it takes."""
+
+    policy: Policy
+    entropy: Callable[[int], bytes] = field(repr=False)
+    """Returns that many random bytes, for keys."""
+    agreed: Keys | None = None
+    """What holds in the call so far: a peer that offers its key again gets ours again."""
+
+
+@dataclass(frozen=True, slots=True)
 class CryptoLine:
     """One ``a=crypto`` line that we understand."""
 
@@ -88,18 +109,37 @@ def choose(lines: Sequence[CryptoLine]) -> CryptoLine | None:
     return min(lines, key=lambda line: _RANK[line.master.suite], default=None)
 
 
-def answer_key(offered: MasterKey, entropy: Callable[[int], bytes]) -> MasterKey:
-    """Return a fresh key of ours that answers ``offered``: same suite, same identifier."""
-    suite = offered.suite
-    return MasterKey(suite, entropy(suite.key_bytes), entropy(suite.salt_bytes), offered.mki)
+def answer_line(offered: CryptoLine, secrecy: Secrecy) -> CryptoLine:
+    """Return the line that takes ``offered``, with a fresh key of ours: same tag, suite and identifier.
+
+    A peer that offers the key that it has already is not asked to change ours either (RFC 4568 section 7.1.4).
+    """
+    suite, agreed = offered.master.suite, secrecy.agreed
+    if agreed is not None and agreed.receiving == offered.master:
+        return CryptoLine(offered.tag, agreed.sending)
+    key, salt = secrecy.entropy(suite.key_bytes), secrecy.entropy(suite.salt_bytes)
+    return CryptoLine(offered.tag, MasterKey(suite, key, salt, offered.master.mki))
 
 
-def offer_lines(entropy: Callable[[int], bytes], suites: Sequence[Suite] = OFFERED) -> tuple[CryptoLine, ...]:
-    """Return lines to offer, each with a key of its own, tagged from 1 on."""
+def offer_lines(secrecy: Secrecy, suites: Sequence[Suite] = OFFERED) -> tuple[CryptoLine, ...]:
+    """Return lines to offer, tagged from 1 on, each with a key of its own; the one key that holds where there is one."""
+    if secrecy.agreed is not None:
+        return (CryptoLine(1, secrecy.agreed.sending),)
+    entropy = secrecy.entropy
     return tuple(
         CryptoLine(tag, MasterKey(suite, entropy(suite.key_bytes), entropy(suite.salt_bytes)))
         for tag, suite in enumerate(suites, start=1)
     )
+
+
+def accepted(offered: Sequence[CryptoLine], answered: Iterable[CryptoLine]) -> tuple[MasterKey, MasterKey] | None:
+    """Return our key and the peer's when a line of its answer takes one of ours; None when none does."""
+    ours = {(line.tag, line.master.suite): line.master for line in offered}
+    for line in answered:
+        found = ours.get((line.tag, line.master.suite))
+        if found is not None:
+            return found, line.master
+    return None
 
 
 def serialize_line(line: CryptoLine) -> Attribute:

@@ -5,7 +5,8 @@ know: sockets, audio, who called. Addresses of the peer are hints only: the medi
 
 Theory of operation. Of an offer, the first audio stream that is plain RTP, has a port and a codec that we speak is taken;
 every other stream is answered with port 0 in its place (RFC 3264 section 6). No such stream: NotAcceptable, answered 488.
-Encrypted profiles (RTP/SAVP and its relatives) count as streams that we do not take.
+A stream that can be encrypted goes before one that cannot; whether one may or must be is told by ``Secrecy``
+(``profiles``, ``crypto``).
 
 Choice of codec: ours, best sound first (``DEFAULT_CODECS``), among those offered. RFC 3264 section 6.1 recommends the
 offer's order unless there is a reason; ours is that the recording is kept for years and the offer's order serves a
@@ -20,7 +21,8 @@ ATM, and silence that is not sent is a gap in the timestamps, which delivery fil
 
 Hold is a direction, or the address 0.0.0.0 of RFC 2543, which means "do not send to me".
 
-Spec: RFC 3264, RFC 5761 section 5.1.1 (rtcp-mux), RFC 3605 (a=rtcp), RFC 7587 section 7 (Opus).
+Spec: RFC 3264, RFC 4568 sections 5 and 7 (keys), RFC 5761 section 5.1.1 (rtcp-mux), RFC 3605 (a=rtcp), RFC 7587 section 7
+(Opus).
 """
 
 from __future__ import annotations
@@ -31,8 +33,12 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from aftertone.model import CLOCK_RATE_HZ, Codec, PayloadType
+from aftertone.sdp.crypto import CryptoLine, Keys, Secrecy, answer_line, offer_lines, serialize_line
 from aftertone.sdp.description import Attribute, Description, Media, Origin, SdpError, decimal, parse, serialize
 from aftertone.sdp.formats import COMFORT_NOISE, STATIC, TELEPHONE_EVENT, attributes, payload_types
+from aftertone.sdp.profiles import NotAcceptable, agreed_keys, candidates, none_fits, offered_profile, takeable
+
+__all__ = ["DEFAULT_CODECS", "Direction", "MediaPlan", "NotAcceptable", "answer", "offer", "plan_from_answer"]
 
 DEFAULT_CODECS: Final = (Codec.OPUS, Codec.G722, Codec.PCMA, Codec.PCMU)
 """Every codec that we speak, best sound first."""
@@ -43,7 +49,6 @@ USUAL_PTIME_MS: Final = 20
 SHORTEST_PTIME_MS: Final = 10
 LONGEST_PTIME_MS: Final = 60
 
-_PLAIN: Final = frozenset({"RTP/AVP", "RTP/AVPF"})
 _G711: Final = frozenset({Codec.PCMA.value, Codec.PCMU.value})
 _IMPLIED: Final = (STATIC[0], STATIC[8], STATIC[13])
 _OPUS_PTIMES_MS: Final = (10, 20, 40, 60)
@@ -59,12 +64,6 @@ _FLOWS: Final[Mapping[Direction, tuple[bool, bool]]] = {
 }
 """Whether the side that says so sends, and whether it receives."""
 _NAMED: Final[Mapping[tuple[bool, bool], Direction]] = {flows: name for name, flows in _FLOWS.items()}
-
-
-class NotAcceptable(SdpError):
-    """The description is well formed, and nothing in it is a stream that we can take."""
-
-    sip_status = 488
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +90,8 @@ class MediaPlan:
     """True when RTCP comes and goes on the port of the RTP."""
     remote_rtcp: tuple[str, int] | None = None
     """Where the peer wants RTCP; None whenever ``remote`` is None."""
+    keys: Keys | None = None
+    """What RTP and RTCP are protected with; None for a stream that is not encrypted."""
 
 
 def answer(
@@ -101,16 +102,18 @@ def answer(
     session_id: int,
     version: int,
     codecs: Sequence[Codec] = DEFAULT_CODECS,
+    secrecy: Secrecy | None = None,
 ) -> tuple[bytes, MediaPlan]:
     """Answer an offer, the first of a dialog or a later one.
 
     ``local_host`` is the IP address that we receive at. The caller raises ``version`` by one with each answer in the
-    dialog that differs from the one before. Raises SdpError (400) when the offer is malformed, NotAcceptable (488) when
-    none of its streams can be taken, ValueError when ``local_host`` is not an IP address. Spec: RFC 3264 section 6.
+    dialog that differs from the one before. Without ``secrecy`` nothing is encrypted. Raises SdpError (400) when the offer
+    is malformed, NotAcceptable (488) when none of its streams can be taken, ValueError when ``local_host`` is not an IP
+    address. Spec: RFC 3264 section 6.
     """
     family = _family(local_host)
     offered = parse(offer)
-    index, known, voice = _choose(offered, codecs)
+    index, known, voice, line = _choose(offered, codecs, secrecy)
     stream, codec = offered.media[index], Codec(voice.name)
     keys = _keys_for(voice, known)
     noise = _noise_for(voice, known)
@@ -119,6 +122,7 @@ def answer(
     direction = _NAMED[theirs[1], theirs[0]]
     ptime_ms = _ptime(offered, stream, codec)
     mux = stream.attribute("rtcp-mux") is not None
+    our_line = answer_line(line, secrecy) if line is not None and secrecy is not None else None
     plan = MediaPlan(
         codec=codec,
         payload_type=voice.number,
@@ -130,8 +134,10 @@ def answer(
         comfort_noise=noise.number if noise else None,
         rtcp_mux=mux,
         remote_rtcp=_rtcp(stream, remote, mux),
+        keys=Keys(our_line.master, line.master, stream.protocol) if line is not None and our_line is not None else None,
     )
-    ours = _stream(stream.protocol, local_port, agreed, ptime_ms, direction, mux)
+    lines = () if our_line is None else (our_line,)
+    ours = _stream(stream.protocol, local_port, agreed, ptime_ms, direction, mux=mux, lines=lines)
     media = tuple(ours if n == index else _refused(m) for n, m in enumerate(offered.media))
     # RFC 3264 section 6: the times of an answer are those of the offer.
     return serialize(_session(local_host, session_id, version, media, offered.timing)), plan
@@ -146,12 +152,14 @@ def offer(
     codecs: Sequence[Codec] = DEFAULT_CODECS,
     direction: Direction = "sendrecv",
     ptime_ms: int = USUAL_PTIME_MS,
+    secrecy: Secrecy | None = None,
 ) -> bytes:
     """Write an offer of one audio stream: for a call of our own, and for an INVITE that came without one.
 
     All of ``codecs`` in order, telephone-event for each clock rate, comfort noise beside an 8000 Hz codec. What it
-    offers may arrive from the moment it is sent. Raises ValueError when ``local_host`` is not an IP address, or no codec
-    is given. Spec: RFC 3264 section 5.
+    offers may arrive from the moment it is sent. With ``secrecy`` it offers keys: in RTP/SAVP where they are required, in
+    RTP/AVP where they are not (RFC 8643), and the key that was agreed on before where there is one. Raises ValueError when
+    ``local_host`` is not an IP address, or no codec is given. Spec: RFC 3264 section 5.
     """
     _family(local_host)
     if not codecs:
@@ -160,7 +168,9 @@ def offer(
     rates = dict.fromkeys(v.clock_rate_hz for v in voices)
     keys = [PayloadType(_OFFERED_KEYS[rate], TELEPHONE_EVENT, rate) for rate in rates]
     noise = [STATIC[13]] if 8000 in rates else []
-    stream = _stream("RTP/AVP", local_port, (*voices, *keys, *noise), ptime_ms, direction, mux=True)
+    profile = offered_profile(secrecy)
+    lines = offer_lines(secrecy) if secrecy is not None and secrecy.policy != "off" else ()
+    stream = _stream(profile, local_port, (*voices, *keys, *noise), ptime_ms, direction, mux=True, lines=lines)
     return serialize(_session(local_host, session_id, version, (stream,), "0 0"))
 
 
@@ -169,13 +179,14 @@ def plan_from_answer(offer: bytes, answer: bytes) -> MediaPlan:
 
     The first codec in the answer that we offered is the one that we send, with the answer's number; what arrives bears the
     offer's number by RFC 3264 section 5.1 and the answer's in practice, so the plan names both. Raises SdpError when either
-    is malformed, NotAcceptable when the answer takes no stream or no codec of ours.
+    is malformed, NotAcceptable when the answer takes no stream, no codec or, where the profile demands one, no key of ours.
     """
     ours, theirs = parse(offer), parse(answer)
     index = next((n for n, m in enumerate(ours.media) if m.kind == "audio"), None)
     if index is None:
         raise SdpError("the offer has no audio stream")
     stream = _answered(theirs.media, index)
+    agreed = agreed_keys(ours.media[index], stream)
     offered = payload_types(ours.media[index])
     names = {(p.name, p.clock_rate_hz) for p in offered}
     known = payload_types(stream, {p.number: p for p in offered})
@@ -201,38 +212,35 @@ def plan_from_answer(offer: bytes, answer: bytes) -> MediaPlan:
         comfort_noise=noise.number if noise else None,
         rtcp_mux=mux,
         remote_rtcp=_rtcp(stream, remote, mux),
+        keys=agreed,
     )
 
 
-def _choose(description: Description, codecs: Sequence[Codec]) -> tuple[int, tuple[PayloadType, ...], PayloadType]:
-    """Return the index of the stream to take, its formats that we know, and the one to speak."""
+def _choose(
+    description: Description, codecs: Sequence[Codec], secrecy: Secrecy | None
+) -> tuple[int, tuple[PayloadType, ...], PayloadType, CryptoLine | None]:
+    """Return the index of the stream to take, its formats that we know, the one to speak, and the key to take."""
     rank = {str(codec): place for place, codec in enumerate(codecs)}
     laws = rank.keys() & _G711
     rank |= dict.fromkeys(laws, min((rank[law] for law in laws), default=0))
 
-    for index, stream in enumerate(description.media):
-        if not _takeable(stream):
-            continue
+    for index, line in candidates(description.media, secrecy):
+        stream = description.media[index]
         known = payload_types(stream)
         cannot = _too_long(description, stream)
         voices = (p for p in known if p.name in rank)
         voice = min(voices, key=lambda p: (p.name in cannot, rank[p.name]), default=None)
         if voice is not None:
-            return index, known, voice
-    raise NotAcceptable("the offer has no plain RTP audio stream with a codec that this machine speaks")
+            return index, known, voice, line
+    raise none_fits(secrecy)
 
 
 def _answered(media: Sequence[Media], index: int) -> Media:
     """Return the stream that answers our stream ``index``, or the first audio stream when the peer lost count."""
-    candidates = [*media[index : index + 1], *media]
-    for stream in candidates:
-        if _takeable(stream):
+    for stream in [*media[index : index + 1], *media]:
+        if takeable(stream):
             return stream
     raise NotAcceptable("the answer takes no audio stream")
-
-
-def _takeable(stream: Media) -> bool:
-    return stream.kind == "audio" and stream.port != 0 and stream.protocol.upper() in _PLAIN
 
 
 def _is_voice(known: PayloadType) -> bool:
@@ -362,12 +370,20 @@ def _session(host: str, session_id: int, version: int, media: tuple[Media, ...],
 
 
 def _stream(
-    protocol: str, port: int, types: Sequence[PayloadType], ptime_ms: int, direction: Direction, mux: bool
+    protocol: str,
+    port: int,
+    types: Sequence[PayloadType],
+    ptime_ms: int,
+    direction: Direction,
+    *,
+    mux: bool,
+    lines: Sequence[CryptoLine] = (),
 ) -> Media:
-    lines: list[Attribute] = [*attributes(types), ("ptime", str(ptime_ms)), (direction, "")]
+    text: list[Attribute] = [*attributes(types), ("ptime", str(ptime_ms)), (direction, "")]
+    text += [serialize_line(line) for line in lines]
     if mux:
-        lines.append(("rtcp-mux", ""))
-    return Media("audio", port, protocol, tuple(str(p.number) for p in types), None, tuple(lines))
+        text.append(("rtcp-mux", ""))
+    return Media("audio", port, protocol, tuple(str(p.number) for p in types), None, tuple(text))
 
 
 def _refused(stream: Media) -> Media:

@@ -11,7 +11,10 @@ from aftertone.sdp.crypto import (
     MAX_LINES,
     OFFERED,
     CryptoLine,
-    answer_key,
+    Keys,
+    Secrecy,
+    accepted,
+    answer_line,
     blank_keys,
     choose,
     offer_lines,
@@ -129,21 +132,43 @@ def test_gcm_first_then_longer_tags_then_the_order_of_the_offer(offered: list[Su
 
 @pytest.mark.parametrize("suite", list(Suite))
 def test_an_answer_has_a_key_of_its_own_and_the_same_identifier(suite: Suite) -> None:
-    offered = MasterKey(suite, bytes(suite.key_bytes), bytes(suite.salt_bytes), b"\0\x07")
-    ours = CryptoLine(9, answer_key(offered, _entropy))
-    assert ours.master.suite is suite and ours.master.key == _entropy(suite.key_bytes) != offered.key
+    offered = CryptoLine(9, MasterKey(suite, bytes(suite.key_bytes), bytes(suite.salt_bytes), b"\0\x07"))
+    ours = answer_line(offered, Secrecy("optional", _entropy))
+    assert ours.tag == 9 and ours.master.suite is suite
+    assert ours.master.key == _entropy(suite.key_bytes) != offered.master.key
     name, value = serialize_line(ours)
     assert name == "crypto" and value.startswith(f"9 {suite} inline:") and value.endswith("|7:2")
     assert parse_line(value) == ours
 
 
+def test_a_key_that_is_offered_again_gets_ours_again_and_another_one_a_new_one() -> None:
+    offered = _line(Suite.AES_128_GCM, 3)
+    ours = answer_line(offered, Secrecy("optional", _entropy))
+    later = Secrecy("optional", lambda size: b"n" * size, Keys(ours.master, offered.master, "RTP/SAVP"))
+    assert answer_line(offered, later) == ours
+    assert answer_line(CryptoLine(3, _other(offered.master)), later).master.key == b"n" * 16
+    assert offer_lines(later) == (CryptoLine(1, ours.master),)
+
+
+def _other(master: MasterKey) -> MasterKey:
+    return MasterKey(master.suite, master.key[::-1][:-1] + b"x", master.salt)
+
+
 def test_an_offer_has_a_key_for_each_suite() -> None:
     calls = iter(range(100))
-    lines = offer_lines(lambda size: bytes((next(calls),)) * size)
+    lines = offer_lines(Secrecy("required", lambda size: bytes((next(calls),)) * size))
     assert [line.tag for line in lines] == [1, 2, 3, 4, 5]
     assert tuple(line.master.suite for line in lines) == OFFERED
     assert len({line.master.key[:1] + line.master.salt[:1] for line in lines}) == len(lines)
     assert parse_lines(map(serialize_line, lines)) == lines
+
+
+def test_an_answer_must_name_tag_and_suite_of_what_it_takes() -> None:
+    offered = offer_lines(Secrecy("required", _entropy))
+    theirs = _line(offered[2].master.suite, 3)
+    assert accepted(offered, [_line(Suite.AES_128_CM_80, 1), theirs]) == (offered[2].master, theirs.master)
+    assert accepted(offered, [_line(Suite.AES_128_CM_80, 7)]) is None
+    assert accepted(offered, []) is None
 
 
 def test_a_text_is_freed_of_its_keys_and_keeps_its_length() -> None:

@@ -50,6 +50,16 @@ def local_host_towards(remote: Address) -> str:
         return host
 
 
+def has_route(host: str) -> bool:
+    """Return whether the kernel knows a way to an address. Sends nothing."""
+    with socket.socket(family_of(host), socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host, 5060))
+        except OSError:
+            return False
+        return True
+
+
 class Routes:
     """Remembers ``local_host_towards`` for a while."""
 

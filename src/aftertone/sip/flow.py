@@ -12,7 +12,7 @@ from typing import Literal
 Address = tuple[str, int]
 """Host (an address literal without brackets) and port."""
 
-Transport = Literal["UDP", "TCP"]
+Transport = Literal["UDP", "TCP", "TLS"]
 
 
 @dataclass(frozen=True, slots=True)

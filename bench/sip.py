@@ -24,9 +24,10 @@ from bench.sip_load import at_once, at_rate
 from aftertone.sip.agent import Agent
 from aftertone.sip.builder import build_response, echo_of
 from aftertone.sip.checks import read_whole, refusal, transaction_key
+from aftertone.sip.diversion import diversion_of
 from aftertone.sip.events import CallAnswered, DialogEnded, IncomingCall, Transmit
 from aftertone.sip.flow import Flow
-from aftertone.sip.identity import caller_of, forwarded_from, target_user
+from aftertone.sip.identity import caller_of, target_user
 from aftertone.sip.message import ParseError, Request, parse
 from aftertone.sip.settings import AgentSettings
 
@@ -71,7 +72,7 @@ def parse_and_use() -> None:
     transaction_key(request, "INVITE")
     refusal(request, SETTINGS)
     caller_of(request)
-    forwarded_from(request)
+    diversion_of(request)
     target_user(request)
 
 

@@ -213,6 +213,69 @@ class PayloadType:
     clock_rate_hz: int
 
 
+class DivertReason(enum.StrEnum):
+    """Why a call was forwarded, in the words of RFC 5806 section 4. The journal stores these words: add, never rename."""
+
+    NO_ANSWER = "no-answer"
+    BUSY = "user-busy"
+    UNCONDITIONAL = "unconditional"
+    UNAVAILABLE = "unavailable"
+    DEFLECTION = "deflection"
+    DO_NOT_DISTURB = "do-not-disturb"
+    AWAY = "away"
+    TIME_OF_DAY = "time-of-day"
+    FOLLOW_ME = "follow-me"
+    OUT_OF_SERVICE = "out-of-service"
+    UNKNOWN = "unknown"
+
+    @staticmethod
+    def read(word: object) -> DivertReason | None:
+        """Return what a stored or spoken word means: None for none, UNKNOWN for one that nobody knows."""
+        if word in (None, ""):
+            return None
+        try:
+            return DivertReason(str(word).lower())
+        except ValueError:
+            return DivertReason.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """By which way a call came to us. All but ``line_kind`` and ``line`` is what somebody claims."""
+
+    line_kind: str = ""
+    """``account``, ``trunk``, ``phone`` or ``stranger``; empty in what was written before this was known."""
+    line: str = ""
+    """Name of the account, trunk or phone."""
+    caller_header: str = ""
+    """The header that named the caller's number."""
+    verstat: str = ""
+    """What the peer, if trusted, says of having checked the number: ``TN-Validation-Passed`` and the like."""
+    diverted_by: str = ""
+    """Number or name that was called first and forwarded the call."""
+    divert_reason: DivertReason | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """Return the form that journal, audio files and catalog store."""
+        return {
+            "line_kind": self.line_kind,
+            "line": self.line,
+            "caller_header": self.caller_header,
+            "verstat": self.verstat,
+            "diverted_by": self.diverted_by,
+            "divert_reason": "" if self.divert_reason is None else self.divert_reason.value,
+        }
+
+    @staticmethod
+    def from_json(data: object) -> Origin:
+        """Read what ``to_json`` wrote; whatever is missing or nothing of the kind becomes empty."""
+        known = data if isinstance(data, dict) else {}
+        words = {
+            name: str(known.get(name, "")) for name in ("line_kind", "line", "caller_header", "verstat", "diverted_by")
+        }
+        return Origin(**words, divert_reason=DivertReason.read(known.get("divert_reason")))
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """Everything known about a call when it is answered; the journal's begin record holds it as JSON."""
@@ -233,6 +296,9 @@ class Envelope:
     """Signalling address of the peer, ``host:port``."""
     clock: Clock = Clock.TRUSTED
     """Whether ``started_unix_ms`` is to be believed."""
+    origin: Origin = Origin()
+    identity: str = ""
+    """The Identity header (RFC 8224) of a trusted peer. Nobody here has checked its signature."""
 
     def to_json(self) -> dict[str, object]:
         """Return the form that the journal and the audio files store (version 1)."""
@@ -250,6 +316,8 @@ class Envelope:
             "request_uri": self.request_uri,
             "peer": self.peer,
             "clock": self.clock.value,
+            "origin": self.origin.to_json(),
+            "identity": self.identity,
         }
 
     @staticmethod
@@ -277,6 +345,8 @@ class Envelope:
             request_uri=str(data.get("request_uri", "")),
             peer=str(data.get("peer", "")),
             clock=Clock.read(data.get("clock")),
+            origin=Origin.from_json(data.get("origin")),
+            identity=str(data.get("identity", "")),
         )
 
 
@@ -289,6 +359,8 @@ class Mailbox:
     """Rings before answering; None takes ``calls.rings``."""
     greeting: str | None = None
     """File name of the owner's greeting inside the snapshot folder, or None for the default greeting."""
+    numbers: tuple[str, ...] = ()
+    """Numbers under which it is called, besides its name; as their owner wrote them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,3 +398,4 @@ class Message:
     """When the caller had put the call on hold, as (from, to) in milliseconds of the audio."""
     end_detail: str = ""
     """What the peer said about the end, a Reason header as it came (RFC 3326), such as ``Q.850;cause=16``."""
+    origin: Origin = Origin()

@@ -20,9 +20,10 @@ from aftertone.rtp import batch, rtcp
 from aftertone.sdp import description, negotiation
 from aftertone.sdp.crypto import Secrecy
 from aftertone.sip.checks import read_whole, refusal
+from aftertone.sip.diversion import called_of, diversion_of
 from aftertone.sip.events import Event, IncomingCall, ReofferReceived, RequestInDialog, Transmit
 from aftertone.sip.faults import ParseError
-from aftertone.sip.identity import caller_of, forwarded_from, target_user
+from aftertone.sip.identity import claims_of
 from aftertone.sip.message import MAX_MESSAGE_BYTES, Request, parse, salvage, serialize
 from aftertone.sip.settings import AgentSettings
 from aftertone.sip.stream import StreamSplitter
@@ -44,9 +45,9 @@ def sip(data: bytes) -> None:
             name for name in message.headers if name != "content-length"
         }
         if isinstance(message, Request):
-            caller_of(message, trust_asserted=True)
-            forwarded_from(message)
-            target_user(message)
+            claims_of(message, trusted=True)
+            diversion_of(message)
+            list(called_of(message))
             read_whole(message)
             refusal(message, _SETTINGS)
         for read in ("vias", "from_", "to", "cseq", "contact", "content_type"):

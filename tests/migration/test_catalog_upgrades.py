@@ -45,6 +45,7 @@ def test_an_old_catalog_opens_and_says_the_same(version: str, tmp_path: Path) ->
     assert hangup.clock is (Clock.TRUSTED if version == "0001" else Clock.UNSURE)
     mailbox = catalog.mailbox("main")
     assert (mailbox.name, mailbox.rings, mailbox.greeting_sha256) == ("Main", 3, "ab" * 32)
+    assert mailbox.numbers == (() if version < "0004" else ("+1 202 555 0143",))
     refusal = catalog.refusals()[0]
     assert (refusal.id, refusal.status, refusal.caller) == (UUID(int=9), 480, Caller("5", "Bob"))
     assert catalog.password_hash() == "$argon2id$v=19$example"

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from aftertone.sip import headers
 from aftertone.sip.checks import read_whole, refusal, transaction_key
-from aftertone.sip.identity import caller_of, forwarded_from, target_user
+from aftertone.sip.diversion import called_of, diversion_of
+from aftertone.sip.identity import claims_of
 from aftertone.sip.message import ParseError, Request, Response, parse, salvage, serialize
 from aftertone.sip.settings import AgentSettings
 from aftertone.sip.stream import StreamSplitter
@@ -95,9 +96,9 @@ def use(data: bytes) -> None:
         return
     if isinstance(message, Request):
         # These never raise: an odd header is no reason to lose a message.
-        caller_of(message, trust_asserted=True)
-        forwarded_from(message)
-        target_user(message)
+        claims_of(message, trusted=True)
+        diversion_of(message)
+        list(called_of(message))
         try:
             read_whole(message)
             transaction_key(message, message.method)

@@ -123,6 +123,14 @@ def test_an_entry_can_be_made_by_the_environment_alone() -> None:
         ('[sip]\naccounts = "home"\n', "[[sip.accounts]]"),
         ('[[sip.trunks]]\nname = "pbx"\n', "needs addresses, or user and a secret"),
         ('[[sip.trunks]]\nname = "pbx"\naddresses = ["10.0.0.1/8"]\n', "host bits"),
+        ('[[sip.trunks]]\nname = "pbx"\nuser = "pbx"\nsecret = "s"\n', "nobody would ask the trunk 'pbx'"),
+        (
+            (
+                '[[sip.trunks]]\nname = "a"\nuser = "x"\nsecret = "s"\naddresses = ["192.0.2.1"]\n'
+                '[[sip.phones]]\nuser = "x"\nsecret = "s"\nmailboxes = ["main"]\n'
+            ),
+            "log in as 'x'",
+        ),
         ('[[sip.lamps]]\nmailbox = "main"\nuri = "sip:1@b"\naccount = "nowhere"\n', "'nowhere'"),
         ('[[sip.phones]]\nuser = "desk"\nmailboxes = ["main"]\n', "a phone needs secret"),
     ],

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aftertone.errors import StateError
-from aftertone.model import Action, Caller, Envelope, PayloadType, State, mint_id, next_state
+from aftertone.model import Action, Caller, DivertReason, Envelope, Origin, PayloadType, State, mint_id, next_state
 
 
 @given(st.integers(0, 2**48 - 1), st.binary(min_size=10, max_size=10))
@@ -61,6 +61,8 @@ texts = st.text(max_size=40)
         call_id=texts,
         request_uri=texts,
         peer=texts,
+        origin=st.builds(Origin, texts, texts, texts, texts, texts, st.none() | st.sampled_from(DivertReason)),
+        identity=texts,
     )
 )
 def test_an_envelope_survives_its_json(envelope: Envelope) -> None:

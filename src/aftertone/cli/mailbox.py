@@ -1,4 +1,4 @@
-"""``aftertone mailbox``: add, list, show, greeting."""
+"""``aftertone mailbox``: add, list, show, set, greeting."""
 
 from __future__ import annotations
 
@@ -20,20 +20,49 @@ greeting_app = typer.Typer(help="What callers of a mailbox hear.", no_args_is_he
 app.add_typer(greeting_app, name="greeting")
 
 Name = Annotated[str, typer.Argument(help="Name of the mailbox: the user part of its SIP address.")]
+Numbers = Annotated[
+    list[str] | None,
+    typer.Option("--number", help="Number or extension under which it is called; may be given several times."),
+]
 
 
 @app.command()
 def add(
     name: Name,
     rings: Annotated[int | None, typer.Option(help="Rings before answering; without it calls.rings holds.")] = None,
+    number: Numbers = None,
     data: Data = DEFAULT_DATA,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Make a mailbox. From the second one on, callers of unknown names are told so (404)."""
     with desk(data, config) as api:
-        made = api.request("POST", "/mailboxes", json={"name": name, "rings": rings}).json()
+        made = api.request("POST", "/mailboxes", json={"name": name, "rings": rings, "numbers": number or []}).json()
     typer.echo(json.dumps(made) if as_json else f"mailbox {made['name']} is there")
+
+
+@app.command("set")
+def set_(
+    name: Name,
+    number: Numbers = None,
+    no_numbers: Annotated[bool, typer.Option("--no-numbers", help="Take all its numbers away.")] = False,
+    rings: Annotated[int | None, typer.Option(help="Rings before answering.")] = None,
+    default_rings: Annotated[bool, typer.Option("--default-rings", help="Ring as calls.rings says.")] = False,
+    data: Data = DEFAULT_DATA,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Change the numbers or rings of a mailbox. The numbers that are given are all that it has then."""
+    wanted: dict[str, Any] = {}
+    if number or no_numbers:
+        wanted["numbers"] = [] if no_numbers else number
+    if rings is not None or default_rings:
+        wanted["rings"] = None if default_rings else rings
+    if not wanted or (number and no_numbers) or (rings is not None and default_rings):
+        raise UsageError("say what to change: --number or --no-numbers, --rings or --default-rings")
+    with desk(data, config) as api:
+        changed = api.request("PATCH", f"/mailboxes/{_quoted(name)}", json=wanted).json()
+    typer.echo(json.dumps(changed, ensure_ascii=False) if as_json else f"mailbox {changed['name']} is changed")
 
 
 @app.command("list")
@@ -44,7 +73,7 @@ def list_(data: Data = DEFAULT_DATA, config: Config = None, as_json: Json = Fals
     if as_json:
         typer.echo(json.dumps(boxes, ensure_ascii=False))
         return
-    table = Table("mailbox", "rings", "greeting", "new", "heard", box=None, pad_edge=False)
+    table = Table("mailbox", "rings", "greeting", "new", "heard", "numbers", box=None, pad_edge=False)
     for box in boxes:
         table.add_row(*_row(box))
     Console().print(table)
@@ -58,8 +87,8 @@ def show(name: Name, data: Data = DEFAULT_DATA, config: Config = None, as_json: 
     if as_json:
         typer.echo(json.dumps(box, ensure_ascii=False))
         return
-    for label, value in zip(("mailbox", "rings", "greeting", "new", "heard"), _row(box), strict=True):
-        typer.echo(f"{label:9} {value}")
+    for label, value in zip(("mailbox", "rings", "greeting", "new", "heard", "numbers"), _row(box), strict=True):
+        typer.echo(f"{label:9} {value or 'none'}")
 
 
 @greeting_app.command("set")
@@ -108,4 +137,11 @@ def _row(box: dict[str, Any]) -> tuple[str, ...]:
     rings = "default" if box.get("rings") is None else str(box["rings"])
     greeting = "own" if box.get("greeting") else "default"
     counts = box.get("counts") or {}
-    return box["name"], rings, greeting, str(counts.get("new", 0)), str(counts.get("heard", 0))
+    return (
+        box["name"],
+        rings,
+        greeting,
+        str(counts.get("new", 0)),
+        str(counts.get("heard", 0)),
+        ", ".join(box.get("numbers") or ()),
+    )

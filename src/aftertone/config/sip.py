@@ -70,7 +70,10 @@ class Trunk(_Login):
     addresses: tuple[str, ...] = Field(
         default=(), description="Addresses or networks that its calls come from, for example 192.0.2.0/24."
     )
-    user: str = Field(default="", description="User name with which it logs in; needs a secret.")
+    user: str = Field(
+        default="",
+        description="User name with which it logs in; needs a secret. With addresses as well, both are needed.",
+    )
     mailbox: str = Field(default="", description="Mailbox of every call of this trunk; empty finds it by the call.")
     trust: bool = Field(default=True, description="Believe who it says is calling (P-Asserted-Identity).")
     srtp: Srtp | None = Field(default=None, description="SRTP of this trunk's calls, when it is not as in sip.srtp.")
@@ -168,6 +171,15 @@ class Sip(Section):
             for name in names:
                 if names.count(name) > 1:
                     raise ValueError(f"two of the {what} are called {name!r}")
+        users = [trunk.user for trunk in self.trunks if trunk.user] + [phone.user for phone in self.phones]
+        for user in users:
+            if users.count(user) > 1:
+                raise ValueError(f"two of the trunks and phones log in as {user!r}")
+        for trunk in self.trunks:
+            if trunk.user and not trunk.addresses and self.callers == "anyone":
+                raise ValueError(
+                    f'nobody would ask the trunk {trunk.name!r} for its login: say callers = "known", or give its addresses'
+                )
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key are given together")
         known = {one.name for one in self.accounts}

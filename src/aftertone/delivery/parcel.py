@@ -121,6 +121,7 @@ def wrap(
         clock=envelope.clock,
         holds=assembled.holds,
         end_detail=_end_detail(call),
+        origin=envelope.origin,
     )
     audio = io.BytesIO()
     if message.blob:

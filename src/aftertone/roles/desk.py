@@ -100,7 +100,7 @@ def make_publisher(
         wanted = Directory(
             version=0,
             default_mailbox=settings.calls.default_mailbox,
-            mailboxes={row.name: Mailbox(row.name, row.rings, named.get(row.name)) for row in rows},
+            mailboxes={row.name: Mailbox(row.name, row.rings, named.get(row.name), row.numbers) for row in rows},
         )
         try:
             old = directories.read(folder.directory)

@@ -121,6 +121,7 @@ class Line:
             logger=start.logger,
             clock=self._clock,
         )
+        self._endpoint.agent.admit_by(self._board.peers.door)
         self._clock_trusted = True
         self._free_bytes = 0
         self._mark = mark_of(settings, 0)
@@ -392,6 +393,7 @@ class Line:
                 "alarms": alarms,
                 "calls": self._board.live_calls,
                 "sip_address": self._address(),
+                "lines": self._board.peers.facts(),
                 "metrics": {**self._metrics(), "oldest_audio_not_durable_ms": oldest_ms},
             },
         )
@@ -423,6 +425,7 @@ class Line:
             metrics[f"journal_sync_within_{bound:g}s_total".replace(".", "_")] = total
         metrics |= {f"rtp_dropped_{reason}_packets_total": count for reason, count in plane.dropped.items()}
         metrics |= {f"calls_{name}_total": count for name, count in board.counters.items()}
+        metrics |= {f"callers_{name}_total": count for name, count in board.peers.counters.items()}
         metrics |= {f"sip_{name}_total": count for name, count in self._endpoint.agent.stats.items()}
         return metrics
 

@@ -34,14 +34,17 @@ from aftertone.roles.clips import Clips, Track
 from aftertone.roles.clock import LineClock
 from aftertone.roles.durability import Durability
 from aftertone.roles.notes import Journal, Notes, readable_text
+from aftertone.roles.peers import Peer, Peers, Turned
 from aftertone.roles.refusals import SDP_TYPE, Refusals
+from aftertone.roles.routing import mailbox_of, origin_of
 from aftertone.roles.terms import key_of_info, stream_of
 from aftertone.roles.timekeeper import Reading
 from aftertone.sdp import negotiation
 from aftertone.sdp.negotiation import MediaPlan
 from aftertone.sip import events as sip
+from aftertone.sip.diversion import diversion_of
 from aftertone.sip.flow import Flow
-from aftertone.sip.identity import caller_of, forwarded_from, target_user
+from aftertone.sip.identity import claims_of, target_user
 from aftertone.sip.message import Request, serialize
 from aftertone.voicemail.call import Call
 from aftertone.voicemail.deposit import DURABLE_WITHIN_S, HangUp
@@ -59,6 +62,7 @@ class Ringing:
     reason: str
     row: int
     port: int
+    peer: Peer
     timer: asyncio.TimerHandle | None = None
 
 
@@ -131,9 +135,11 @@ class Switchboard:
         entropy: Callable[[int], bytes],
         logger: structlog.typing.FilteringBoundLogger,
         clock: LineClock | None = None,
+        peers: Peers | None = None,
     ) -> None:
         self.endpoint, self.plane = endpoint, plane
         self.directory = Directory()
+        self.peers = peers or Peers(settings.sip, secret=entropy(16), logger=logger)
         self.stopping = False
         self.counters: Counter[str] = Counter()
         self._settings, self._clips, self._journal, self._durability = settings, clips, journal, durability
@@ -210,8 +216,12 @@ class Switchboard:
     def _on_call(self, event: sip.IncomingCall) -> None:
         request = event.request
         self.counters["offered"] += 1
-        found = self.directory.find(target_user(request))
-        if found is None:
+        peer = self.peers.of(request, event.flow)
+        if isinstance(peer, Turned):
+            self.refusals.plain(event, peer.answer.status, peer.reason, retry_after_s=None)
+            return
+        choice = mailbox_of(self.directory, request, peer)
+        if choice is None:
             self.refusals.plain(event, 404, f"no mailbox {target_user(request)!r}", retry_after_s=None)
             return
         if self.stopping:
@@ -235,11 +245,10 @@ class Switchboard:
         except BaseException:
             self.plane.release(row)
             raise
-        mailbox, reason = found
-        ringing = Ringing(event, mailbox, reason, row, port)
+        ringing = Ringing(event, choice.mailbox, choice.reason, row, port, peer)
         self._ringing[event.transaction_id] = ringing
-        rings = self._settings.calls.rings if mailbox.rings is None else mailbox.rings
-        if forwarded_from(request) is not None or not rings:
+        rings = self._settings.calls.rings if choice.mailbox.rings is None else choice.mailbox.rings
+        if diversion_of(request) is not None or not rings:
             self._answer(ringing)
             return
         self.endpoint.respond(event.transaction_id, 180)
@@ -283,6 +292,7 @@ class Switchboard:
             self.plane.agree(ringing.row, stream_of(media.plan))
         self._durability.when(sequence, lambda: self._begin_is_durable(live))
         self.counters["answered"] += 1
+        self.peers.called(ringing.peer, now.unix_ms)
         self._logger.info("call answered", message=str(envelope.id), mailbox=envelope.mailbox, peer=envelope.peer)
 
     def _describe(self, media: Media, offer: bytes) -> bytes:
@@ -300,19 +310,22 @@ class Switchboard:
     def _envelope(self, ringing: Ringing, media: Media, now: Reading) -> Envelope:
         request, flow = ringing.event.request, ringing.event.flow
         plan = media.plan
+        claims, diversion = claims_of(request, trusted=ringing.peer.trust), diversion_of(request)
         return Envelope(
             id=self._clock.mint(now, self._entropy(10)),
             mailbox=ringing.mailbox.name,
-            caller=caller_of(request),
+            caller=claims.caller,
             started_unix_ms=now.unix_ms,
             codec=plan.codec.value if plan else "",
             payload_types=plan.payload_types if plan else (),
             mailbox_reason=ringing.reason,
-            forwarded=forwarded_from(request) is not None,
+            forwarded=diversion is not None,
             call_id=ringing.event.dialog_id.call_id,
             request_uri=readable_text(request.uri),
             peer=f"{flow.remote[0]}:{flow.remote[1]}",
             clock=now.clock,
+            origin=origin_of(ringing.peer, claims, diversion),
+            identity=claims.identity,
         )
 
     def _begin_is_durable(self, live: Live) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from aftertone.sip.builder import Fields
+from aftertone.sip.checks import Door
 from aftertone.sip.client import ClientSide, live_dialog
 from aftertone.sip.core import ClientTransaction, Core, ServerTransaction
 from aftertone.sip.dialog import Phase, Unacknowledged
@@ -48,6 +49,13 @@ class Agent:
         self._core = Core(settings, entropy)
         self._client = ClientSide(self._core)
         self._server = ServerSide(self._core, self._client)
+
+    def admit_by(self, door: Door) -> None:
+        """Ask ``door`` about every INVITE that would begin a call, before anything of it is kept.
+
+        What it refuses is answered once, without a transaction: a copy of the request is asked about anew.
+        """
+        self._server.door = door
 
     # The shell
 

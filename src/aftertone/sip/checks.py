@@ -9,11 +9,13 @@ we do not serve, or None.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from aftertone.sip.core import COOKIE, TransactionKey
 from aftertone.sip.faults import ParseError
+from aftertone.sip.flow import Flow
 from aftertone.sip.headers import parse_address, parse_media_type, parse_number
 from aftertone.sip.message import Request, Response
 from aftertone.sip.settings import AgentSettings
@@ -96,6 +98,10 @@ def _content_refusal(request: Request, settings: AgentSettings) -> Refusal | Non
     if wanted and not {ours, ours.partition("/")[0] + "/*", "*/*"} & set(wanted):
         return Refusal(406, accept)
     return None
+
+
+Door = Callable[[Request, Flow], Refusal | None]
+"""Asked about an INVITE that would begin a call, how it is to be refused, or None."""
 
 
 def transaction_key(request: Request, method: str) -> TransactionKey:

@@ -16,7 +16,7 @@ import hashlib
 
 from aftertone.sip.bodies import unwrapped
 from aftertone.sip.builder import PHRASES, Echo, Fields, build_response, contact_uri, echo_of, salvage_echo
-from aftertone.sip.checks import Refusal, read_whole, refusal, transaction_key
+from aftertone.sip.checks import Door, Refusal, read_whole, refusal, transaction_key
 from aftertone.sip.client import ClientSide
 from aftertone.sip.core import Core, ServerTransaction
 from aftertone.sip.dialog import Dialog, Phase, Unacknowledged, dialog_from_request
@@ -45,6 +45,7 @@ class ServerSide:
     def __init__(self, core: Core, client: ClientSide) -> None:
         self._core = core
         self._client = client
+        self.door: Door | None = None
         settings = core.settings
         self._server_line = f"Server: {settings.user_agent}\r\n" if settings.user_agent else ""
         self._allow_lines = f"Allow: {', '.join(settings.allow)}\r\n" + (
@@ -111,6 +112,10 @@ class ServerSide:
             return
         if core.load() >= core.settings.max_transactions or len(core.dialogs) >= core.settings.max_dialogs:
             self._refuse(request, flow, Refusal(503, (("Retry-After", str(core.settings.retry_after_s)),)))
+            return
+        turned = self.door(request, flow) if self.door is not None else None
+        if turned is not None:
+            self._refuse(request, flow, turned)
             return
         transaction = self._open(request, flow, now_ns)
         transaction.tag = core.token()

@@ -11,7 +11,7 @@ names its own. The layout on disk is in docs/storage.md.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Self
 from uuid import UUID
@@ -170,11 +170,12 @@ class Catalog:
 
     # Mailboxes
 
-    def add_mailbox(self, name: str, rings: int | None = None) -> MailboxRow:
-        """Make a mailbox; durable on return. Raises UsageError when the name is taken or cannot be one."""
+    def add_mailbox(self, name: str, rings: int | None = None, numbers: Sequence[str] = ()) -> MailboxRow:
+        """Make a mailbox; durable on return. Raises UsageError when the name or a number is taken or cannot be one."""
         with self._database.write() as connection:
             now_unix_ms = self._unix_ms()
             key = mailboxes.add(connection, name, rings, now_unix_ms)
+            mailboxes.set_numbers(connection, name, numbers)
             changes.append(connection, "mailbox", now_unix_ms, mailbox=key)
             return mailboxes.fetch(connection, name)
 
@@ -192,6 +193,15 @@ class Catalog:
         """Set after how many rings the mailbox answers; None takes the setting. Raises NotFoundError, UsageError."""
         with self._database.write() as connection:
             if mailboxes.set_rings(connection, name, rings):
+                changes.append(connection, "mailbox", self._unix_ms(), mailbox=mailbox_key(name))
+
+    def set_numbers(self, name: str, numbers: Sequence[str]) -> None:
+        """Set the numbers under which the mailbox is called; durable on return.
+
+        Raises NotFoundError, and UsageError for what is no number or belongs to another mailbox.
+        """
+        with self._database.write() as connection:
+            if mailboxes.set_numbers(connection, name, numbers):
                 changes.append(connection, "mailbox", self._unix_ms(), mailbox=mailbox_key(name))
 
     def set_greeting(self, name: str, blob: str, sha256: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from aftertone.model import Message
+from aftertone.model import Message, Origin
 
 
 class Details(TypedDict):
@@ -19,6 +19,7 @@ class Details(TypedDict):
 
     holds: tuple[tuple[int, int], ...]
     end_detail: str
+    origin: Origin
 
 
 def pack_details(message: Message) -> dict[str, object]:
@@ -26,6 +27,7 @@ def pack_details(message: Message) -> dict[str, object]:
     found: dict[str, object] = {
         "holds": [list(span) for span in message.holds],
         "end_detail": message.end_detail,
+        "origin": {name: value for name, value in message.origin.to_json().items() if value},
     }
     return {name: value for name, value in found.items() if value}
 
@@ -33,4 +35,4 @@ def pack_details(message: Message) -> dict[str, object]:
 def unpack_details(data: Mapping[str, Any]) -> Details:
     """Return the fields; keys that this program does not know are ignored. Raises TypeError, ValueError."""
     holds = tuple((int(first), int(last)) for first, last in data.get("holds", ()))
-    return Details(holds=holds, end_detail=str(data.get("end_detail", "")))
+    return Details(holds=holds, end_detail=str(data.get("end_detail", "")), origin=Origin.from_json(data.get("origin")))

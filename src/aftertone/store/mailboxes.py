@@ -7,11 +7,18 @@ Theory of operation: the key is the name in lower case, so two spellings are one
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Final
+
 import sqlalchemy as sa
 
 from aftertone.errors import NotFoundError, UsageError
+from aftertone.numbers import normal_number
 from aftertone.store.rows import MailboxRow, mailbox_key
 from aftertone.store.schema import mailboxes
+
+MOST_NUMBERS: Final = 100
+"""Numbers of one mailbox: every call that names none is compared with all of them."""
 
 
 def add(connection: sa.Connection, name: str, rings: int | None, now_unix_ms: int) -> str:
@@ -37,15 +44,12 @@ def fetch(connection: sa.Connection, name: str) -> MailboxRow:
     row = connection.execute(mailboxes.select().where(mailboxes.c.key == mailbox_key(name))).first()
     if row is None:
         raise NotFoundError(f"there is no mailbox {name!r}")
-    return MailboxRow(row.name, row.rings, row.greeting_blob, row.greeting_sha256, row.created_unix_ms)
+    return _row(row)
 
 
 def every(connection: sa.Connection) -> list[MailboxRow]:
     """Return all mailboxes in order of their names."""
-    return [
-        MailboxRow(row.name, row.rings, row.greeting_blob, row.greeting_sha256, row.created_unix_ms)
-        for row in connection.execute(mailboxes.select().order_by(mailboxes.c.key))
-    ]
+    return [_row(row) for row in connection.execute(mailboxes.select().order_by(mailboxes.c.key))]
 
 
 def set_greeting(connection: sa.Connection, name: str, blob: str | None, sha256: str | None) -> bool:
@@ -64,3 +68,43 @@ def set_rings(connection: sa.Connection, name: str, rings: int | None) -> bool:
         return False
     connection.execute(mailboxes.update().where(mailboxes.c.key == mailbox_key(name)).values(rings=rings))
     return True
+
+
+def set_numbers(connection: sa.Connection, name: str, numbers: Sequence[str]) -> bool:
+    """Set the numbers under which the mailbox is called; return whether that changed anything.
+
+    Each number belongs to one mailbox. Raises NotFoundError, and UsageError for what is no number, is another mailbox's, or is one
+    too many.
+    """
+    wanted: dict[str, str] = {}
+    for number in numbers:
+        normal = normal_number(number)
+        if not normal:
+            raise UsageError(f"{number[:80]!r} is no telephone number; use digits, perhaps with + in front")
+        wanted.setdefault(normal, number.strip())
+    if len(wanted) > MOST_NUMBERS:
+        raise UsageError(f"a mailbox has at most {MOST_NUMBERS} numbers")
+    before = fetch(connection, name)
+    for row in every(connection):
+        if row.name == before.name:
+            continue
+        # Its name too, if it is a number: a call would find the mailbox by that first.
+        for theirs in map(normal_number, (row.name, *row.numbers)):
+            if theirs in wanted:
+                raise UsageError(f"{wanted[theirs]} is a number of the mailbox {row.name!r} already")
+    if before.numbers == tuple(wanted.values()):
+        return False
+    where = mailboxes.c.key == mailbox_key(name)
+    connection.execute(mailboxes.update().where(where).values(numbers=list(wanted.values())))
+    return True
+
+
+def _row(row: sa.Row[Any]) -> MailboxRow:
+    return MailboxRow(
+        row.name,
+        row.rings,
+        row.greeting_blob,
+        row.greeting_sha256,
+        row.created_unix_ms,
+        tuple(str(number) for number in row.numbers),
+    )

@@ -37,6 +37,8 @@ class MailboxRow:
     greeting_blob: str | None
     greeting_sha256: str | None
     created_unix_ms: int
+    numbers: tuple[str, ...] = ()
+    """Numbers under which it is called, besides its name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-SCHEMA_VERSIONS: Final = ("0001", "0002", "0003")
+SCHEMA_VERSIONS: Final = ("0001", "0002", "0003", "0004")
 """Every schema version there ever was, oldest first; the last is what this program reads and writes."""
 
 metadata = sa.MetaData()
@@ -27,6 +27,9 @@ mailboxes = sa.Table(
     sa.Column("greeting_blob", sa.String(200), comment="blob key of the owner's greeting"),
     sa.Column("greeting_sha256", sa.String(64)),
     sa.Column("created_unix_ms", sa.BigInteger, nullable=False),
+    sa.Column(
+        "numbers", sa.JSON, nullable=False, server_default="[]", comment="list of numbers under which it is called"
+    ),
 )
 
 messages = sa.Table(

@@ -19,6 +19,7 @@ from typing import Final
 from aftertone.errors import DamagedError, StorageError
 from aftertone.files import OS_FILES, Files, make_directories, write_whole
 from aftertone.model import Mailbox
+from aftertone.numbers import NumberIndex
 
 FILE: Final = "directory.json"
 GREETINGS: Final = "greetings"
@@ -32,25 +33,39 @@ class Directory:
     version: int = 0
     default_mailbox: str = "main"
     mailboxes: Mapping[str, Mailbox] = field(default_factory=lambda: {"main": Mailbox("main")})
+    _names: Mapping[str, str] = field(init=False, repr=False, compare=False)
+    _numbers: NumberIndex = field(init=False, repr=False, compare=False)
 
-    def find(self, user: str) -> tuple[Mailbox, str] | None:
-        """Return the mailbox for the user part of a request URI and the reason, or None when there is none (404).
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_names", {name.casefold(): name for name in self.mailboxes})
+        numbers = {name: (name, *mailbox.numbers) for name, mailbox in self.mailboxes.items()}
+        object.__setattr__(self, "_numbers", NumberIndex(numbers))
 
-        Names match whatever their case. A machine with a single mailbox takes every call for it, because a provider
-        rings us under a number that we never heard of.
+    def named(self, text: str) -> Mailbox | None:
+        """Return the mailbox of that name, whatever its case, or of that number, however it is spelt; else None.
+
+        A number counts when it is the same, or ends like the number of one mailbox alone (``aftertone.numbers``). A mailbox that has
+        a number for its name is found by other spellings of it too.
         """
-        for name, mailbox in self.mailboxes.items():
-            if name.casefold() == user.casefold():
-                return mailbox, "request URI"
+        name = self._names.get(text.casefold()) or self._numbers.owner(text)
+        return None if name is None else self.mailboxes[name]
+
+    def fallback(self, user: str) -> Mailbox | None:
+        """Return the mailbox of a call in which nothing names one, or None (404). ``user`` is that of its request URI.
+
+        A machine with a single mailbox takes every call for it, because a provider rings us under a number that we
+        never heard of.
+        """
         default = self.mailboxes.get(self.default_mailbox)
-        if default is not None and (not user or len(self.mailboxes) == 1):
-            return default, "default mailbox"
-        return None
+        return default if not user or len(self.mailboxes) == 1 else None
 
 
 def to_json(directory: Directory) -> str:
     """Return the snapshot's text."""
-    boxes = [{"name": m.name, "rings": m.rings, "greeting": m.greeting} for m in directory.mailboxes.values()]
+    boxes = [
+        {"name": m.name, "rings": m.rings, "greeting": m.greeting, "numbers": list(m.numbers)}
+        for m in directory.mailboxes.values()
+    ]
     value = {
         "v": VERSION,
         "version": directory.version,
@@ -66,7 +81,11 @@ def from_json(text: str) -> Directory:
         value = json.loads(text)
         if value["v"] != VERSION:
             raise DamagedError(f"the directory has format version {value['v']}; this program reads {VERSION}")
-        boxes = [Mailbox(str(m["name"]), m.get("rings"), m.get("greeting")) for m in value["mailboxes"]]
+        boxes = [
+            # Numbers came later: a snapshot without them is an older desk's, and right.
+            Mailbox(str(m["name"]), m.get("rings"), m.get("greeting"), tuple(map(str, m.get("numbers", ()))))
+            for m in value["mailboxes"]
+        ]
         if not all(_plain(m) for m in boxes):
             raise DamagedError("the directory names a greeting outside its folder or a malformed ring count")
         return Directory(int(value["version"]), str(value["default_mailbox"]), {m.name: m for m in boxes})

@@ -21,7 +21,7 @@ from starlette.responses import Response
 from aftertone.errors import BusyError, NotFoundError, StateError, UsageError
 from aftertone.web.audio import send_flac
 from aftertone.web.gate import require_api
-from aftertone.web.schemas import MailboxesOut, MailboxOut, NewMailbox, mailbox_out
+from aftertone.web.schemas import MailboxChange, MailboxesOut, MailboxOut, NewMailbox, mailbox_out
 from aftertone.web.services import Desk, DeskServices
 
 router = APIRouter(prefix="/mailboxes", tags=["mailboxes"], dependencies=[Depends(require_api)])
@@ -55,7 +55,7 @@ def add_mailbox(services: Desk, wanted: NewMailbox, response: Response) -> Mailb
         known = {row.name.lower() for row in services.catalog.mailboxes()}
         if wanted.name.lower() in known:
             raise StateError(f"there is a mailbox {wanted.name!r} already")
-        services.catalog.add_mailbox(wanted.name, wanted.rings)
+        services.catalog.add_mailbox(wanted.name, wanted.rings, wanted.numbers)
         services.publish_directory()
     response.headers["Location"] = f"/api/v1/mailboxes/{wanted.name}"
     return _out(services, wanted.name)
@@ -64,6 +64,19 @@ def add_mailbox(services: Desk, wanted: NewMailbox, response: Response) -> Mailb
 @router.get("/{name}")
 def show_mailbox(services: Desk, name: Name) -> MailboxOut:
     """Show one mailbox."""
+    return _out(services, name)
+
+
+@router.patch("/{name}")
+def change_mailbox(services: Desk, name: Name, wanted: MailboxChange) -> MailboxOut:
+    """Change rings or numbers; the next call finds it so."""
+    given = wanted.model_fields_set
+    with _changing:
+        if "numbers" in given:
+            services.catalog.set_numbers(name, wanted.numbers)
+        if "rings" in given:
+            services.catalog.set_rings(name, wanted.rings)
+        services.publish_directory()
     return _out(services, name)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from aftertone.model import Caller, Clock, EndReason, Kind, Message, State
+from aftertone.model import Caller, Clock, DivertReason, EndReason, Kind, Message, State
 from aftertone.web.schemas import rfc3339
 
 NOBODY: Final = "Unknown caller"
@@ -35,6 +35,25 @@ _ENDINGS: Final = {
     EndReason.CUT_OFF: "Cut off by a crash or a power failure: the end is missing.",
     EndReason.SESSION_EXPIRED: "The caller's side was gone without a word; the machine hung up.",
 }
+
+
+_DIVERSIONS: Final = {
+    DivertReason.NO_ANSWER: " on no answer",
+    DivertReason.BUSY: " on busy",
+    DivertReason.UNCONDITIONAL: " always",
+    DivertReason.UNAVAILABLE: " as not reachable",
+    DivertReason.DEFLECTION: " by hand",
+    DivertReason.DO_NOT_DISTURB: " as not to be disturbed",
+    DivertReason.AWAY: " as away",
+    DivertReason.TIME_OF_DAY: " by the time of day",
+    DivertReason.FOLLOW_ME: " to follow",
+    DivertReason.OUT_OF_SERVICE: " as out of service",
+    DivertReason.UNKNOWN: "",
+}
+
+
+_PLAIN_REASONS: Final = ("", "request URI", "default mailbox")
+"""What needs no words: the caller called this mailbox, or there is no other."""
 
 
 def clean(text: str) -> str:
@@ -133,6 +152,24 @@ def item_of(message: Message) -> Item:
     )
 
 
+def _way(message: Message) -> list[str]:
+    """Return by which way the call came: who forwarded it and why, the line, and why it is in this mailbox."""
+    origin, facts = message.origin, []
+    if message.forwarded:
+        by = f" from {clean(origin.diverted_by)}" if origin.diverted_by else " to the machine"
+        why = "" if origin.divert_reason is None else _DIVERSIONS[origin.divert_reason]
+        facts.append(f"The call was forwarded{why}{by}.")
+    if origin.line:
+        facts.append(f"It came by the {clean(origin.line_kind)} {clean(origin.line)}.")
+    if message.mailbox_reason not in _PLAIN_REASONS:
+        facts.append(f"The mailbox was chosen by: {clean(message.mailbox_reason)}.")
+    if origin.verstat.lower().startswith("tn-validation-passed"):
+        facts.append("The phone company says that it checked the caller's number.")
+    elif origin.verstat.lower().startswith("tn-validation-failed"):
+        facts.append("The phone company says that the caller's number may be forged.")
+    return facts
+
+
 def _facts(message: Message) -> tuple[str, ...]:
     facts = [CLOCK_NOT_SET] if message.clock is Clock.UNSURE else []
     facts.append(_ENDINGS[message.end_reason])
@@ -142,8 +179,7 @@ def _facts(message: Message) -> tuple[str, ...]:
         spans = ", ".join(f"{clock_length(first)} to {clock_length(last)}" for first, last in message.holds[:5])
         more = " and more often" if len(message.holds) > 5 else ""
         facts.append(f"On hold from {spans}{more}.")
-    if message.forwarded:
-        facts.append("The call was forwarded to the machine.")
+    facts.extend(_way(message))
     if message.lost_packets:
         lost = message.lost_packets
         facts.append(f"{lost} packet{'' if lost == 1 else 's'} lost on the way; the gaps were smoothed over.")

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from aftertone.model import Clock, Kind, Message, State
+from aftertone.model import Clock, Kind, Message, Origin, State
 from aftertone.store.rows import Counts, MailboxRow
 
 
@@ -28,6 +28,30 @@ class CallerOut(BaseModel):
 
     number: str
     name: str
+
+
+class OriginOut(BaseModel):
+    """By which way the call came. Who forwarded it and why is what the call claimed."""
+
+    line_kind: str
+    """``account``, ``trunk``, ``phone`` or ``stranger``; empty when that is not known."""
+    line: str
+    caller_header: str
+    verstat: str
+    diverted_by: str
+    divert_reason: str
+
+
+def origin_out(origin: Origin) -> OriginOut:
+    """Return the JSON form of ``origin``."""
+    return OriginOut(
+        line_kind=origin.line_kind,
+        line=origin.line,
+        caller_header=origin.caller_header,
+        verstat=origin.verstat,
+        diverted_by=origin.diverted_by,
+        divert_reason="" if origin.divert_reason is None else origin.divert_reason.value,
+    )
 
 
 class MessageOut(BaseModel):
@@ -51,6 +75,7 @@ class MessageOut(BaseModel):
     end_reason: str
     forwarded: bool
     mailbox_reason: str
+    origin: OriginOut
     heard_at: str | None
     notes: list[str]
     holds: list[tuple[int, int]]
@@ -78,6 +103,7 @@ def message_out(message: Message) -> MessageOut:
         end_reason=message.end_reason.value,
         forwarded=message.forwarded,
         mailbox_reason=message.mailbox_reason,
+        origin=origin_out(message.origin),
         heard_at=None if message.heard_unix_ms is None else rfc3339(message.heard_unix_ms),
         notes=list(message.notes),
         holds=list(message.holds),
@@ -116,6 +142,8 @@ class MailboxOut(BaseModel):
     name: str
     rings: int | None
     """Rings before the machine answers; null takes the setting ``calls.rings``."""
+    numbers: list[str]
+    """Numbers under which it is called, besides its name."""
     greeting: GreetingOut | None
     """Null while the default greeting is played."""
     created_at: str
@@ -130,6 +158,7 @@ def mailbox_out(row: MailboxRow, counts: Counts) -> MailboxOut:
     return MailboxOut(
         name=row.name,
         rings=row.rings,
+        numbers=list(row.numbers),
         greeting=greeting,
         created_at=rfc3339(row.created_unix_ms),
         counts=CountsOut(new=counts.new, heard=counts.heard, hangups=counts.hangups, deleted=counts.deleted),
@@ -142,6 +171,11 @@ class MailboxesOut(BaseModel):
     mailboxes: list[MailboxOut]
 
 
+Numbers = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=80)]], Field(max_length=100, examples=[["+1 202 555 0143"]])
+]
+
+
 class NewMailbox(BaseModel):
     """A mailbox to be made."""
 
@@ -149,6 +183,18 @@ class NewMailbox(BaseModel):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._+-]{1,64}$", examples=["anna"])]
     rings: Annotated[int, Field(ge=0, le=20)] | None = None
+    numbers: Numbers = []
+
+
+class MailboxChange(BaseModel):
+    """What is to be changed of a mailbox; what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rings: Annotated[int, Field(ge=0, le=20)] | None = None
+    """Null goes back to the setting ``calls.rings``."""
+    numbers: Numbers = []
+    """All its numbers from now on."""
 
 
 class AlarmOut(BaseModel):

@@ -17,12 +17,27 @@ def test_a_mailbox_is_added_listed_shown_and_known_to_the_line(shell: Shell) -> 
     assert names == ["anna", "bert", "main", "office"]
     assert directory.read(shell.data / "directory").mailboxes["anna"].rings == 2
     table = [line.split() for line in shell("mailbox", "list").out.splitlines()]
-    assert table[0] == ["mailbox", "rings", "greeting", "new", "heard"]
+    assert table[0] == ["mailbox", "rings", "greeting", "new", "heard", "numbers"]
     assert ["anna", "2", "default", "0", "0"] in table
     assert ["main", "default", "default", "1", "1"] in table
     shown = shell("mailbox", "show", "ANNA")
     assert dict(line.split(None, 1) for line in shown.out.splitlines())["rings"] == "2"
     assert shell("mailbox", "show", "anna", "--json").json()["counts"]["new"] == 0
+
+
+def test_numbers_are_given_changed_and_taken_away(shell: Shell) -> None:
+    assert shell("mailbox", "add", "anna", "--number", "+1 202 555 0143", "--number", "200").status == 0
+    assert directory.read(shell.data / "directory").mailboxes["anna"].numbers == ("+1 202 555 0143", "200")
+    assert "+1 202 555 0143, 200" in shell("mailbox", "show", "anna").out
+    assert shell("mailbox", "set", "anna", "--number", "201", "--rings", "2").out == "mailbox anna is changed\n"
+    changed = directory.read(shell.data / "directory").mailboxes["anna"]
+    assert (changed.numbers, changed.rings) == (("201",), 2)
+    assert "already" in shell.fails("mailbox", "set", "office", "--number", "201")
+    assert "no telephone number" in shell.fails("mailbox", "set", "office", "--number", "ann")
+    again = shell("mailbox", "set", "anna", "--no-numbers", "--default-rings", "--json").json()
+    assert (again["numbers"], again["rings"]) == ([], None)
+    for wrong in ((), ("--no-numbers", "--number", "1"), ("--rings", "1", "--default-rings")):
+        assert "say what to change" in shell.fails("mailbox", "set", "anna", *wrong)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "../main", "[red]", "x" * 65, "müller", "\x1b[31m"])

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from aftertone.errors import NotFoundError, UsageError
-from aftertone.model import Action, Caller, Clock, Kind, State
+from aftertone.model import Action, Caller, Clock, DivertReason, Kind, Origin, State
 from aftertone.store import changes, login, messages
 from aftertone.store.catalog import Catalog
 from aftertone.store.rows import Counts, Session
@@ -217,6 +217,33 @@ def test_mailboxes(catalog: Catalog) -> None:
     catalog.clear_greeting("zoe")
     catalog.set_rings("zoe", None)
     assert catalog.last_change() == 5
+
+
+def test_a_number_belongs_to_one_mailbox(catalog: Catalog) -> None:
+    catalog.add_mailbox("zoe", numbers=["+49 30 5550100", "0049-30-5550100", "200"])
+    assert catalog.mailbox("zoe").numbers == ("+49 30 5550100", "200")
+    before = catalog.last_change()
+    catalog.set_numbers("ZOE", ["+49 30 5550100", "200"])
+    assert catalog.last_change() == before, "what holds already is no change"
+    with pytest.raises(UsageError, match="200 is a number of the mailbox 'zoe' already"):
+        catalog.add_mailbox("anna", numbers=["200"])
+    assert [row.name for row in catalog.mailboxes()] == ["zoe"], "a mailbox without the number it was to have is none"
+    catalog.add_mailbox("300")
+    for wrong in (["300"], ["ann"], [""], [str(1000 + number) for number in range(101)]):
+        with pytest.raises(UsageError):
+            catalog.set_numbers("zoe", wrong)
+    catalog.set_numbers("zoe", [])
+    assert catalog.mailbox("zoe").numbers == ()
+    catalog.set_numbers("300", ["200"])
+    with pytest.raises(NotFoundError):
+        catalog.set_numbers("nobody", ["1"])
+
+
+def test_by_which_way_a_message_came_is_kept(catalog: Catalog) -> None:
+    origin = Origin("trunk", "pbx", "P-Asserted-Identity", "TN-Validation-Passed", "200", DivertReason.NO_ANSWER)
+    message = a_message(1, origin=origin)
+    catalog.record_delivery(message)
+    assert catalog.message(message.id).origin == origin
 
 
 def test_changes_are_bounded_and_never_renumbered(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,24 +15,37 @@ from aftertone.voicemail import directory
 from aftertone.voicemail.directory import Directory
 
 ONE = Directory(1, "main", {"main": Mailbox("main")})
-TWO = Directory(2, "main", {"main": Mailbox("main"), "office": Mailbox("office", 0, "abc.flac")})
+TWO = Directory(2, "main", {"main": Mailbox("main"), "office": Mailbox("office", 0, "abc.flac", ("+49 30 5550100",))})
 
 
 def test_a_machine_with_one_mailbox_takes_every_call_for_it() -> None:
-    found = ONE.find("+49301234")
-    assert found is not None
-    assert found[0].name == "main"
-    assert found[1] == "default mailbox"
+    assert ONE.named("+49301234") is None
+    assert ONE.fallback("+49301234") == Mailbox("main")
 
 
 def test_a_machine_with_several_knows_its_names_and_nothing_else() -> None:
-    found = TWO.find("OFFICE")
+    found = TWO.named("OFFICE")
     assert found is not None
-    assert (found[0].name, found[1]) == ("office", "request URI")
-    assert TWO.find("nobody") is None
-    nameless = TWO.find("")
-    assert nameless is not None
-    assert nameless[0].name == "main"
+    assert found.name == "office"
+    assert (TWO.named("nobody"), TWO.fallback("nobody")) == (None, None)
+    assert TWO.fallback("") == Mailbox("main")
+
+
+@pytest.mark.parametrize("text", ["+49305550100", "030 5550100", "5550100", "0049 30 555 0100"])
+def test_a_mailbox_is_found_by_its_number_however_it_is_spelt(text: str) -> None:
+    found = TWO.named(text)
+    assert found is not None
+    assert found.name == "office"
+
+
+def test_a_mailbox_whose_name_is_a_number_is_found_by_its_spellings_too() -> None:
+    boxes = Directory(1, "main", {"main": Mailbox("main"), "+49305550100": Mailbox("+49305550100")})
+    assert boxes.named("0305550100") == Mailbox("+49305550100")
+
+
+def test_a_snapshot_of_a_desk_that_knew_no_numbers_is_read() -> None:
+    text = '{"v":1,"version":3,"default_mailbox":"main","mailboxes":[{"name":"main","rings":null,"greeting":null}]}'
+    assert directory.from_json(text) == Directory(3, "main", {"main": Mailbox("main")})
 
 
 def test_what_was_published_is_read_back(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ PROTECTED = [
     ("GET", "/api/v1/mailboxes"),
     ("POST", "/api/v1/mailboxes"),
     ("GET", "/api/v1/mailboxes/main"),
+    ("PATCH", "/api/v1/mailboxes/main"),
     ("GET", "/api/v1/mailboxes/main/greeting"),
     ("HEAD", "/api/v1/mailboxes/main/greeting"),
     ("PUT", "/api/v1/mailboxes/main/greeting"),

@@ -32,6 +32,17 @@ def test_a_new_mailbox_is_published_before_it_is_acknowledged(world: World, api:
     assert again.status_code == 409
 
 
+def test_a_change_of_a_mailbox_is_published_and_leaves_the_rest(world: World, api: Visitor) -> None:
+    api.post("/api/v1/mailboxes", json={"name": "anna", "rings": 2, "numbers": ["200"]})
+    changed = api.patch("/api/v1/mailboxes/ANNA", json={"numbers": ["+1 202 555 0143"]})
+    assert (changed.status_code, changed.json()["numbers"], changed.json()["rings"]) == (200, ["+1 202 555 0143"], 2)
+    assert world.published == 2
+    assert api.patch("/api/v1/mailboxes/anna", json={"rings": None}).json()["rings"] is None
+    assert api.patch("/api/v1/mailboxes/anna", json={"name": "x"}).status_code == 422
+    assert api.patch("/api/v1/mailboxes/main", json={"numbers": ["2025550143", "+12025550143"]}).status_code == 422
+    assert api.patch("/api/v1/mailboxes/nobody", json={"numbers": []}).status_code == 404
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -36,6 +36,16 @@ def test_one_message_has_every_documented_field(world: World, api: Visitor) -> N
         "end_reason": "cut_off",
         "forwarded": False,
         "mailbox_reason": "",
+        "origin": {
+            "line_kind": "",
+            "line": "",
+            "caller_header": "",
+            "verstat": "",
+            "diverted_by": "",
+            "divert_reason": "",
+        },
+        "holds": [],
+        "end_detail": "",
         "heard_at": None,
         "notes": ["clock not trusted"],
     }

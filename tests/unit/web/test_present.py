@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aftertone.model import Caller, Clock, EndReason
+from aftertone.model import Caller, Clock, DivertReason, EndReason, Origin
 from aftertone.web.present import CLOCK_NOT_SET, NOBODY, clean, clock_length, item_of, spoken_length, who
 from aftertone.web.schemas import rfc3339
 from tests.support.messages import a_message
@@ -74,3 +74,25 @@ def test_a_hold_and_the_last_word_of_the_peer_are_told() -> None:
     item = item_of(a_message(1, holds=((12_000, 19_500),), end_detail="Q.850;cause=16"))
     assert "On hold from 0:12 to 0:20." in item.facts
     assert "The caller's side said why: Q.850;cause=16." in item.facts
+
+
+def test_who_forwarded_the_call_and_why_is_told() -> None:
+    origin = Origin("trunk", "pbx", "From", "TN-Validation-Failed", "200", DivertReason.NO_ANSWER)
+    facts = item_of(a_message(1, forwarded=True, origin=origin, mailbox_reason="Diversion")).facts
+    assert facts[1:5] == (
+        "The call was forwarded on no answer from 200.",
+        "It came by the trunk pbx.",
+        "The mailbox was chosen by: Diversion.",
+        "The phone company says that the caller's number may be forged.",
+    )
+    hidden = item_of(a_message(1, forwarded=True, origin=Origin(), mailbox_reason="request URI")).facts
+    assert hidden[1] == "The call was forwarded to the machine."
+    passed = item_of(a_message(1, forwarded=False, origin=Origin(verstat="TN-Validation-Passed-A"))).facts
+    assert "The phone company says that it checked the caller's number." in passed
+
+
+@pytest.mark.parametrize("reason", DivertReason)
+def test_every_reason_to_forward_has_words(reason: DivertReason) -> None:
+    fact = item_of(a_message(1, forwarded=True, origin=Origin(diverted_by="200", divert_reason=reason))).facts[1]
+    assert fact.startswith("The call was forwarded")
+    assert fact.endswith(" from 200.")

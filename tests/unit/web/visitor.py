@@ -44,6 +44,10 @@ class Visitor:
         """POST."""
         return self.request("POST", url, **more)
 
+    def patch(self, url: str, **more: Any) -> httpx.Response:
+        """PATCH."""
+        return self.request("PATCH", url, **more)
+
     def put(self, url: str, **more: Any) -> httpx.Response:
         """PUT."""
         return self.request("PUT", url, **more)

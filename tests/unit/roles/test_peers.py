@@ -1,0 +1,244 @@
+"""Peers: who is known by what, whom we believe, and what everybody else is answered."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from aftertone.config import Settings
+from aftertone.config.sip import Account
+from aftertone.roles.peers import SECRETS_AGE_NS, TOLD_A_MINUTE, Peer, PeerKind, Peers, Turned
+from aftertone.sip.agent import Agent, Held
+from aftertone.sip.checks import Refusal
+from aftertone.sip.digest import digest_response
+from aftertone.sip.events import IncomingCall, Transmit
+from aftertone.sip.flow import Flow
+from aftertone.sip.message import Request, Response, parse
+from aftertone.sip.settings import AgentSettings
+from tests.unit.sip.kit import request
+
+PBX = {"name": "pbx", "addresses": ["192.0.2.0/24", "2001:db8::/32"]}
+LOGIN = {"name": "cloud", "user": "cloud-user", "secret": "s3cret", "trust": False}
+
+
+def flow(host: str) -> Flow:
+    return Flow("UDP", (host, 5060), ("198.51.100.1", 5060))
+
+
+def invite(extra: str = "") -> Request:
+    found = parse(request(extra=extra))
+    assert isinstance(found, Request)
+    return found
+
+
+@dataclass
+class Door:
+    """Peers by some settings, and what they said."""
+
+    settings: dict[str, Any]
+    account: Account | None = None
+    now_ns: int = 1_000_000_000
+    wrong: list[Flow] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.log = structlog.testing.LogCapture()
+        self.peers = Peers(
+            Settings.model_validate({"sip": self.settings}).sip,
+            secret=bytes(16),
+            logger=structlog.wrap_logger(None, processors=[self.log]),
+            account_of=lambda _request, _flow: self.account,
+            on_wrong_login=self.wrong.append,
+            clock_ns=lambda: self.now_ns,
+        )
+
+    def met(self, host: str = "203.0.113.9", extra: str = "") -> Peer | Turned:
+        return self.peers.of(invite(extra), flow(host))
+
+    def status(self, host: str = "203.0.113.9", extra: str = "") -> int | None:
+        found = self.met(host, extra)
+        return found.answer.status if isinstance(found, Turned) else None
+
+    def challenge(self, host: str = "203.0.113.9", extra: str = "") -> str:
+        """Return the strongest challenge to a request."""
+        found = self.met(host, extra)
+        assert isinstance(found, Turned)
+        assert found.answer.status == 401
+        return found.answer.fields[0][1]
+
+
+def credentials(challenge: str, user: str, password: str, *, count: int = 1, field: str = "Authorization") -> str:
+    (nonce,) = re.findall(r'nonce="([^"]+)"', challenge)
+    response = digest_response(
+        algorithm="SHA-256",
+        user=user,
+        realm="aftertone",
+        password=password,
+        method="INVITE",
+        uri="sip:box@198.51.100.1",
+        nonce=nonce,
+        qop="auth",
+        nonce_count=f"{count:08x}",
+        cnonce="c",
+    )
+    return (
+        f'{field}: Digest username="{user}", realm="aftertone", nonce="{nonce}", uri="sip:box@198.51.100.1", '
+        f'algorithm=SHA-256, qop=auth, nc={count:08x}, cnonce="c", response="{response}"\r\n'
+    )
+
+
+def test_without_any_setting_everybody_is_a_stranger_who_may_call_and_is_not_believed() -> None:
+    assert Door({}).met() == Peer(PeerKind.STRANGER, srtp="optional")
+
+
+def test_a_trunk_is_known_by_its_addresses() -> None:
+    door = Door({"trunks": [{**PBX, "mailbox": "main", "srtp": "required"}], "srtp": "off"})
+    pbx = Peer(PeerKind.TRUNK, "pbx", "main", trust=True, srtp="required")
+    for host in ("192.0.2.77", "2001:db8::1", "::ffff:192.0.2.1"):
+        assert door.met(host) == pbx
+    assert pbx.label == "trunk pbx"
+    for host in ("192.0.3.1", "2001:db9::1", "fe80::1%eth0", "not an address"):
+        assert door.met(host) == Peer(PeerKind.STRANGER, srtp="off")
+
+
+def test_the_longest_prefix_names_the_trunk() -> None:
+    small = {"name": "small", "addresses": ["192.0.2.7"], "trust": False}
+    for trunks in itertools.permutations([PBX, small]):
+        met = Door({"trunks": list(trunks)}).met("192.0.2.7")
+        assert isinstance(met, Peer)
+        assert (met.name, met.trust) == ("small", False)
+
+
+def test_an_account_goes_before_the_address_of_a_trunk() -> None:
+    account = Account(name="home", registrar="fritz.box", user="620", mailbox="main", trust=False)
+    door = Door({"trunks": [PBX]}, account)
+    assert door.met("192.0.2.1") == Peer(PeerKind.ACCOUNT, "home", "main", trust=False, srtp="optional")
+
+
+def test_a_stranger_is_refused_where_only_those_who_are_known_may_call() -> None:
+    door = Door({"callers": "known", "trunks": [PBX]})
+    assert (door.status(), door.status("192.0.2.1")) == (403, None)
+    assert not isinstance(door.met("192.0.2.1"), Turned)
+
+
+def test_a_trunk_logs_in() -> None:
+    door = Door({"callers": "known", "trunks": [LOGIN]})
+    sent = credentials(door.challenge(), "cloud-user", "s3cret")
+    assert door.met(extra=sent) == Peer(PeerKind.TRUNK, "cloud", trust=False, srtp="optional")
+    assert not door.wrong
+    again = door.challenge(extra=sent)
+    assert "stale=true" in again, "a copy of a login lets nobody in"
+    assert door.status(extra=credentials(again, "cloud-user", "s3cret", field="Proxy-Authorization")) is None
+
+
+def test_a_phone_logs_in_and_is_known() -> None:
+    door = Door({"callers": "known", "phones": [{"user": "desk", "secret": "x", "mailboxes": ["main"]}]})
+    assert door.met(extra=credentials(door.challenge(), "desk", "x")) == Peer(PeerKind.PHONE, "desk", srtp="optional")
+
+
+def test_a_trunk_with_addresses_and_a_login_needs_both() -> None:
+    door = Door({"trunks": [{**LOGIN, "addresses": ["192.0.2.0/24"]}]})
+    challenge = door.challenge("192.0.2.1")
+    assert door.status("192.0.2.1", credentials(challenge, "cloud-user", "s3cret")) is None
+    stolen = credentials(challenge, "cloud-user", "s3cret", count=2)
+    assert door.status("203.0.113.9", stolen) == 401
+    assert len(door.wrong) == 1
+    assert door.status("203.0.113.9") is None, "anyone may call, as a stranger"
+
+
+def test_what_is_answered_does_not_tell_which_users_there_are() -> None:
+    door = Door({"callers": "known", "trunks": [LOGIN]})
+
+    def answer(extra: str) -> tuple[int, list[str]]:
+        met = door.met(extra=extra)
+        assert isinstance(met, Turned)
+        return met.answer.status, [re.sub(r'nonce="[^"]+"', "", value) for _, value in met.answer.fields]
+
+    nobody = answer("")
+    assert nobody[0] == 401
+    for user in ("cloud-user", "nobody"):
+        assert answer(credentials(door.challenge(), user, "guess")) == nobody
+    assert len(door.wrong) == 2
+    assert door.peers.counters["wrong_logins"] == 2
+    assert door.status(extra='Authorization: Digest realm="aftertone"\r\n') == 400
+    assert door.status(extra='Authorization: Digest realm="elsewhere", nonce="x"\r\n') == 401
+
+
+def test_a_request_is_looked_at_once_so_that_its_login_counts_once() -> None:
+    door = Door({"callers": "known", "trunks": [LOGIN]})
+    asked = invite(credentials(door.challenge(), "cloud-user", "s3cret"))
+    assert door.peers.door(asked, flow("203.0.113.9")) is None
+    assert isinstance(door.peers.of(asked, flow("203.0.113.9")), Peer)
+
+
+def test_a_password_may_change_while_the_line_runs_and_one_that_is_gone_lets_nobody_in(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("first")
+    trunk = {"name": "cloud", "user": "u", "secret_file": str(secret)}
+    door = Door({"callers": "known", "trunks": [trunk]})
+    assert door.status(extra=credentials(door.challenge(), "u", "first")) is None
+    secret.write_text("second")
+    door.now_ns += SECRETS_AGE_NS + 1
+    assert door.status(extra=credentials(door.challenge(), "u", "second")) is None
+    secret.unlink()
+    door.now_ns += SECRETS_AGE_NS + 1
+    assert door.status(extra=credentials(door.challenge(), "u", "second")) == 401
+    assert [entry["log_level"] for entry in door.log.entries] == ["error"]
+
+
+def test_the_log_tells_of_some_refused_strangers_a_minute() -> None:
+    door = Door({"callers": "known"})
+    for _ in range(TOLD_A_MINUTE + 5):
+        assert door.peers.door(invite(), flow("203.0.113.9")) == Refusal(403)
+    assert len(door.log.entries) == TOLD_A_MINUTE
+    assert door.peers.counters["answered_403"] == TOLD_A_MINUTE + 5
+    door.now_ns += 61_000_000_000
+    door.peers.door(invite(), flow("203.0.113.9"))
+    assert len(door.log.entries) == TOLD_A_MINUTE + 1
+
+
+def test_calls_are_counted_for_each_line() -> None:
+    account = {"name": "home", "registrar": "fritz.box", "user": "620"}
+    peers = Door({"trunks": [PBX], "accounts": [account]}).peers
+    peers.called(Peer(PeerKind.TRUNK, "pbx"), 1000)
+    peers.called(Peer(PeerKind.TRUNK, "pbx"), 2000)
+    peers.called(Peer(PeerKind.STRANGER), 3000)
+    assert peers.facts() == [
+        {"kind": "account", "name": "home", "calls": 0, "last_call_unix_ms": 0},
+        {"kind": "trunk", "name": "pbx", "calls": 2, "last_call_unix_ms": 2000},
+    ]
+
+
+def agent_of_zeros() -> Agent:
+    return Agent(AgentSettings(), bytes)
+
+
+@pytest.mark.parametrize(("settings", "status"), [({}, 403), ({"trunks": [LOGIN]}, 401)])
+def test_an_agent_with_a_door_keeps_nothing_of_those_it_turns_away(settings: dict[str, Any], status: int) -> None:
+    door = Door({"callers": "known", **settings})
+    agent = agent_of_zeros()
+    agent.admit_by(door.peers.door)
+    for now_ns in (0, 1):
+        agent.receive(request(), flow("203.0.113.9"), now_ns)
+        (sent,) = agent.outputs()
+        assert isinstance(sent, Transmit)
+        answer = parse(sent.data)
+        assert isinstance(answer, Response)
+        assert answer.status == status
+        assert ("www-authenticate" in answer.headers) == (status == 401)
+        assert agent.held() == Held(0, 0, 0, 0, 0)
+    agent.receive(request("ACK"), flow("203.0.113.9"), 2)
+    assert agent.outputs() == []
+
+
+def test_an_agent_with_a_door_lets_in_whom_it_knows() -> None:
+    door = Door({"callers": "known", "trunks": [PBX]})
+    agent = agent_of_zeros()
+    agent.admit_by(door.peers.door)
+    agent.receive(request(), flow("192.0.2.1"), 0)
+    assert any(isinstance(output, IncomingCall) for output in agent.outputs())

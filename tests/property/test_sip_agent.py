@@ -8,13 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from aftertone.sip.events import CallId, DialogId, IncomingCall, TransactionId, Transmit
+from aftertone.sip.events import CallId, DialogId, IncomingCall, SubscriptionId, TransactionId, Transmit
 from aftertone.sip.message import Request, parse
 from aftertone.sip.settings import AgentSettings
 from tests.unit.sip.kit import FLOW, SDP, TCP_FLOW, S, agent, request
 
-LIMITS = AgentSettings(max_transactions=20, max_dialogs=5)
-METHODS = ("INVITE", "ACK", "BYE", "CANCEL", "INFO", "UPDATE", "OPTIONS", "REGISTER", "NOTIFY", "X")
+LIMITS = AgentSettings(
+    allow=(*AgentSettings().allow, "SUBSCRIBE", "REGISTER"),
+    allow_events=("message-summary",),
+    max_transactions=20,
+    max_dialogs=5,
+    max_subscriptions=4,
+)
+METHODS = ("INVITE", "ACK", "BYE", "CANCEL", "INFO", "UPDATE", "OPTIONS", "REGISTER", "NOTIFY", "X", "SUBSCRIBE")
 
 
 @given(st.binary(max_size=400))
@@ -54,6 +60,7 @@ class AgentMachine(RuleBasedStateMachine):
         self.dialogs: list[DialogId] = []
         self.calls: list[CallId] = []
         self.sent: list[Request] = []
+        self.subscriptions: list[SubscriptionId] = []
 
     def drain(self) -> None:
         for output in self.agent.outputs():
@@ -81,8 +88,43 @@ class AgentMachine(RuleBasedStateMachine):
             to_tag=dialog.local_tag if dialog else "",
             cseq=cseq,
             body=body,
+            extra="Event: message-summary" if method in ("SUBSCRIBE", "NOTIFY") else "",
         )
         self.agent.receive(data, FLOW, self.now_ns)
+        self.drain()
+
+    @rule(
+        call=st.integers(0, 5), cseq=st.integers(1, 5), expires=st.sampled_from([0, 60, 3600]), pick=st.integers(0, 9)
+    )
+    def subscribe(self, call: int, cseq: int, expires: int, pick: int) -> None:
+        asked = self.sent[pick % len(self.sent)] if self.sent and pick < 5 else None
+        data = request(
+            "SUBSCRIBE",
+            branch=f"z9hG4bKs{call}{cseq}{pick}",
+            call_id=asked.call_id if asked else f"s{call}",
+            to_tag=asked.from_.tag if asked else "",
+            cseq=cseq,
+            extra=f"Event: message-summary\r\nExpires: {expires}",
+        )
+        self.agent.receive(data, FLOW, self.now_ns)
+        self.drain()
+
+    @rule(pick=st.integers(0, 99), body=st.sampled_from([b"", b"on", b"off"]))
+    def tell(self, pick: int, body: bytes) -> None:
+        if self.transactions and pick % 2:
+            name = self.agent.accept_subscription(self.transactions[pick % len(self.transactions)], body, self.now_ns)
+            self.subscriptions += [name] if name is not None else []
+        elif self.subscriptions:
+            name = self.subscriptions[pick % len(self.subscriptions)]
+            if pick % 10 == 0:
+                self.agent.end_subscription(name, "noresource", self.now_ns)
+            else:
+                self.agent.notify(name, body, self.now_ns)
+        self.drain()
+
+    @rule()
+    def lose_the_connection(self) -> None:
+        self.agent.flow_lost(FLOW)
         self.drain()
 
     @rule(
@@ -104,7 +146,11 @@ class AgentMachine(RuleBasedStateMachine):
 
     @rule(body=st.sampled_from([b"", SDP]))
     def call(self, body: bytes) -> None:
-        if self.agent.held().client_transactions < 10:
+        held = self.agent.held()
+        if (
+            held.client_transactions < 10
+            and held.client_transactions + held.server_transactions < LIMITS.max_transactions
+        ):
             name = self.agent.invite(
                 "sip:a@b", from_uri="sip:c@d", body=body, content_type="application/sdp", flow=FLOW, now_ns=self.now_ns
             )
@@ -145,6 +191,7 @@ class AgentMachine(RuleBasedStateMachine):
         held = self.agent.held()
         assert held.dialogs <= LIMITS.max_dialogs + 8
         assert held.server_transactions <= 2 * LIMITS.max_transactions + 8
+        assert held.subscriptions <= LIMITS.max_subscriptions + len(self.transactions)
         deadline_ns = self.agent.deadline_ns()
         assert deadline_ns is None or deadline_ns > 0
 
@@ -159,7 +206,7 @@ class AgentMachine(RuleBasedStateMachine):
                 self.drain()
         held = self.agent.held()
         assert (held.server_transactions, held.client_transactions, held.dialogs, held.timers) == (0, 0, 0, 0)
-        assert held.calls_placed == 0
+        assert held.calls_placed == held.subscriptions == 0
 
 
 TestAgentMachine = AgentMachine.TestCase

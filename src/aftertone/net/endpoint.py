@@ -26,7 +26,7 @@ from aftertone.net.connection import Connection, ConnectionLimits
 from aftertone.net.datagrams import Datagrams, SocketName, bound_socket
 from aftertone.sip.agent import Agent
 from aftertone.sip.builder import Fields
-from aftertone.sip.events import CallId, DialogId, Event, RequestId, TransactionId, Transmit
+from aftertone.sip.events import CallId, DialogId, Event, RequestId, SubscriptionId, TransactionId, Transmit
 from aftertone.sip.flow import Address, Flow, Transport
 from aftertone.sip.settings import AgentSettings
 
@@ -219,6 +219,22 @@ class SipEndpoint:
         # As with a call: its name must be known before its answer.
         self._flush_soon()
         return request
+
+    def accept_subscription(self, transaction_id: TransactionId, body: bytes) -> SubscriptionId | None:
+        """Grant a subscription; see ``Agent.accept_subscription``."""
+        subscription = self.agent.accept_subscription(transaction_id, body, self._clock_ns())
+        self._flush_soon()
+        return subscription
+
+    def notify(self, subscription_id: SubscriptionId, body: bytes) -> None:
+        """Tell a new state; see ``Agent.notify``."""
+        self.agent.notify(subscription_id, body, self._clock_ns())
+        self._flush()
+
+    def end_subscription(self, subscription_id: SubscriptionId, reason: str) -> None:
+        """End a subscription; see ``Agent.end_subscription``."""
+        self.agent.end_subscription(subscription_id, reason, self._clock_ns())
+        self._flush()
 
     # What connections tell (net.connection.Owner)
 

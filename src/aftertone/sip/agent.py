@@ -21,13 +21,14 @@ from aftertone.sip.checks import Door
 from aftertone.sip.client import ClientSide, live_dialog
 from aftertone.sip.core import ClientTransaction, Core, ServerTransaction
 from aftertone.sip.dialog import Phase, Unacknowledged
-from aftertone.sip.events import CallId, DialogId, FlowLost, Output, RequestId, TransactionId
+from aftertone.sip.events import CallId, DialogId, FlowLost, Output, RequestId, SubscriptionId, TransactionId
 from aftertone.sip.faults import ParseError
 from aftertone.sip.flow import Flow
 from aftertone.sip.message import Request, parse, salvage
 from aftertone.sip.outside import Asking
 from aftertone.sip.server import ServerSide
 from aftertone.sip.settings import AgentSettings
+from aftertone.sip.subscriptions import Subscription, Subscriptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Held:
     dialogs: int
     calls_placed: int
     timers: int
+    subscriptions: int = 0
 
 
 class Agent:
@@ -48,7 +50,8 @@ class Agent:
         """``entropy(n)`` returns n bytes that peers cannot foretell: ``os.urandom``, or a seeded source in tests."""
         self._core = Core(settings, entropy)
         self._client = ClientSide(self._core)
-        self._server = ServerSide(self._core, self._client)
+        self._subscriptions = Subscriptions(self._core)
+        self._server = ServerSide(self._core, self._client, self._subscriptions)
 
     def admit_by(self, door: Door) -> None:
         """Ask ``door`` about every INVITE that would begin a call, before anything of it is kept.
@@ -89,6 +92,7 @@ class Agent:
             if dialog.flow == flow and not dialog.caller:
                 dialog.flow = dialog.literal_flow()
         self._client.flow_lost(flow)
+        self._subscriptions.flow_lost(flow)
         self._core.outputs.append(FlowLost(flow))
 
     def deadline_ns(self) -> int | None:
@@ -104,6 +108,8 @@ class Agent:
                 self._server.wake(item, now_ns)
             elif isinstance(item, ClientTransaction):
                 self._client.wake(item, now_ns)
+            elif isinstance(item, Subscription):
+                self._subscriptions.wake(item, now_ns)
 
     def outputs(self) -> list[Output]:
         """Return and forget what is to be sent and what happened, in order."""
@@ -118,7 +124,14 @@ class Agent:
     def held(self) -> Held:
         """Return how much is alive."""
         core = self._core
-        return Held(len(core.server), len(core.client), len(core.dialogs), len(self._client.legs), len(core.timers))
+        return Held(
+            len(core.server),
+            len(core.client),
+            len(core.dialogs),
+            len(self._client.legs),
+            len(core.timers),
+            len(self._subscriptions),
+        )
 
     # The application, answering
 
@@ -204,6 +217,27 @@ class Agent:
         dialog = live_dialog(self._core, dialog_id)
         if dialog is not None:
             self._client.acknowledge(dialog, body, content_type)
+
+    # The application, telling those who subscribed
+
+    def accept_subscription(self, transaction_id: TransactionId, body: bytes, now_ns: int) -> SubscriptionId | None:
+        """Grant what SubscriptionAsked asked: 200, then ``body`` as the present state; SubscriptionEnded follows some time.
+
+        None when the answer comes too late. Spec: RFC 6665 section 4.2.1.
+        """
+        return self._server.accept_subscription(transaction_id, body, now_ns)
+
+    def notify(self, subscription_id: SubscriptionId, body: bytes, now_ns: int) -> None:
+        """Let a subscriber know of a new state, unless it is the one that it knows; at most once a second.
+
+        One NOTIFY is under way at a time; a state that waits is replaced by a newer one. Does nothing for a subscription
+        that is over. Spec: RFC 6665 section 4.2.2.
+        """
+        self._subscriptions.set_state(subscription_id, body, now_ns)
+
+    def end_subscription(self, subscription_id: SubscriptionId, reason: str, now_ns: int) -> None:
+        """End a subscription with a last NOTIFY; ``reason`` is one of RFC 6665 section 4.1.3, such as ``noresource``."""
+        self._subscriptions.end(subscription_id, reason, now_ns)
 
     # The application, asking outside calls
 

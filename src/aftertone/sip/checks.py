@@ -42,7 +42,7 @@ def read_whole(request: Request) -> None:
         raise ParseError("the CSeq names another method")
     if "max-forwards" in request.headers:
         parse_number(request.required("max-forwards"), 255)
-    if request.method == "INVITE":
+    if request.method in ("INVITE", "SUBSCRIBE"):
         for route in request.all("record-route"):
             parse_address(route)
     _ = request.content_type

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from aftertone.errors import BusyError
 from aftertone.sip.builder import Fields, build_request, contact_uri, via_line
 from aftertone.sip.checks import read_answer
-from aftertone.sip.core import COOKIE, ClientTransaction, Core
+from aftertone.sip.core import COOKIE, ClientTransaction, Core, Waiting
 from aftertone.sip.dialog import Dialog, Phase, dialog_from_response
 from aftertone.sip.events import (
     ByeFinished,
@@ -193,6 +193,8 @@ class ClientSide:
                 self._bye_over(leg, response.status)
             elif isinstance(leg, Asked) and kind is not On.PROVISIONAL:
                 core.outputs.append(RequestAnswered(leg.id, response))
+            elif isinstance(leg, Waiting) and kind is not On.PROVISIONAL:
+                leg.answered(response, now_ns)
         self._tidy(transaction)
 
     def wake(self, transaction: ClientTransaction, now_ns: int) -> None:
@@ -207,6 +209,8 @@ class ClientSide:
         user = transaction.user
         if isinstance(user, Dialog):
             self._bye_over(user, None)
+        elif isinstance(user, Waiting):
+            user.unanswered(now_ns)
         elif isinstance(user, Asked):
             self._core.outputs.append(RequestFailed(user.id, 408, "no answer from the peer"))
         elif isinstance(user, Leg):

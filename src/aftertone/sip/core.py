@@ -18,7 +18,7 @@ from aftertone.sip.builder import Echo
 from aftertone.sip.dialog import Dialog, Unacknowledged
 from aftertone.sip.events import DialogId, Output, TransactionId, Transmit
 from aftertone.sip.flow import Flow
-from aftertone.sip.message import Request
+from aftertone.sip.message import Request, Response
 from aftertone.sip.settings import AgentSettings, Timing
 from aftertone.sip.timers import Timers
 from aftertone.sip.transaction import Do, On, State, Table, Transaction
@@ -45,6 +45,20 @@ class ServerTransaction(Transaction):
         self.dialog: Dialog | None = None
 
 
+class Waiting:
+    """Somebody who waits for the answer to a request of ours. Identity is equality, so that it can be a key."""
+
+    __slots__ = ()
+
+    def answered(self, response: Response, now_ns: int) -> None:
+        """Take the final response."""
+        raise NotImplementedError
+
+    def unanswered(self, now_ns: int) -> None:
+        """Hear that none came in time."""
+        raise NotImplementedError
+
+
 class ClientTransaction(Transaction):
     """A request of ours. ``user``: the call or dialog that it belongs to, or None when nobody waits for the answer."""
 
@@ -64,7 +78,7 @@ class Core:
     def __init__(self, settings: AgentSettings, entropy: Callable[[int], bytes]) -> None:
         self.settings: Final = settings
         self.stats: Final[Counter[str]] = Counter()
-        self.timers: Final[Timers[Transaction | Unacknowledged]] = Timers()
+        self.timers: Final[Timers[Transaction | Unacknowledged | Waiting]] = Timers()
         self.server: Final[dict[TransactionKey, ServerTransaction]] = {}
         self.by_id: Final[dict[TransactionId, ServerTransaction]] = {}
         self.merged: Final[dict[TransactionKey, TransactionKey]] = {}

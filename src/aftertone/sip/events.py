@@ -15,6 +15,8 @@ TransactionId = NewType("TransactionId", int)
 """Names a request of a peer while it waits for our answer; never used twice by one agent."""
 CallId = NewType("CallId", int)
 """Names a call that we placed; never used twice by one agent."""
+SubscriptionId = NewType("SubscriptionId", int)
+"""Names a subscription of a peer; never used twice by one agent."""
 RequestId = NewType("RequestId", int)
 """Names a request of ours outside every call; never used twice by one agent."""
 
@@ -170,6 +172,31 @@ class FlowLost:
     flow: Flow
 
 
+@dataclass(frozen=True, slots=True)
+class RequestOutside:
+    """A REGISTER: a request outside every call that the application answers, with ``Agent.respond``."""
+
+    transaction_id: TransactionId
+    request: Request
+    flow: Flow
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionAsked:
+    """A new SUBSCRIBE for a package of ours. ``Agent.accept_subscription`` grants it, ``Agent.respond`` refuses it."""
+
+    transaction_id: TransactionId
+    request: Request
+    flow: Flow
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionEnded:
+    """A subscription is over: by its subscriber, by its time, by a NOTIFY that failed, or by us."""
+
+    subscription: SubscriptionId
+
+
 Event = (
     IncomingCall
     | CallCancelled
@@ -186,5 +213,8 @@ Event = (
     | RequestAnswered
     | RequestFailed
     | FlowLost
+    | RequestOutside
+    | SubscriptionAsked
+    | SubscriptionEnded
 )
 Output = Transmit | Event

@@ -30,22 +30,27 @@ from aftertone.sip.events import (
     ReofferConfirmed,
     ReofferReceived,
     RequestInDialog,
+    RequestOutside,
+    SubscriptionAsked,
+    SubscriptionId,
     TransactionId,
 )
 from aftertone.sip.faults import ParseError
 from aftertone.sip.flow import Flow
 from aftertone.sip.message import Request
 from aftertone.sip.settings import SECOND_NS
+from aftertone.sip.subscriptions import Subscriptions
 from aftertone.sip.transaction import SERVER_INVITE, SERVER_OTHER, Do, On
 
 
 class ServerSide:
     """Requests of peers and our answers."""
 
-    def __init__(self, core: Core, client: ClientSide) -> None:
+    def __init__(self, core: Core, client: ClientSide, subscriptions: Subscriptions) -> None:
         self._core = core
         self._client = client
         self.door: Door | None = None
+        self._subscriptions = subscriptions
         settings = core.settings
         self._server_line = f"Server: {settings.user_agent}\r\n" if settings.user_agent else ""
         self._allow_lines = f"Allow: {', '.join(settings.allow)}\r\n" + (
@@ -79,12 +84,18 @@ class ServerSide:
         refused = refusal(request, core.settings)
         if refused is not None:
             self._refuse(request, flow, refused)
+        elif request.method == "SUBSCRIBE":
+            self._on_subscribe(request, flow, now_ns)
         elif request.to.tag:
             self._on_request_in_dialog(request, flow, now_ns)
         elif request.method == "INVITE":
             self._on_new_call(request, flow, now_ns)
         elif request.method == "OPTIONS":
             self._refuse(request, flow, Refusal(200), self._allow_lines + self._option_lines)
+        elif request.method == "REGISTER":
+            transaction = self._open_new(request, flow, now_ns)
+            if transaction is not None:
+                self._core.outputs.append(RequestOutside(transaction.id, request, flow))
         else:
             self._refuse(request, flow, Refusal(481))
 
@@ -137,6 +148,30 @@ class ServerSide:
         transaction.last = build_response(transaction.echo, 100, fields=fields)
         core.step(transaction, On.PROVISIONAL, now_ns)
         core.outputs.append(IncomingCall(transaction.id, request, flow, dialog.id))
+
+    def _on_subscribe(self, request: Request, flow: Flow, now_ns: int) -> None:
+        """A SUBSCRIBE begins a subscription, if the application wants it, or goes on with one (RFC 6665 section 4.2.1)."""
+        known, refused = self._subscriptions.look(request, flow)
+        if refused is not None:
+            self._refuse(request, flow, refused)
+            return
+        transaction = self._open_new(request, flow, now_ns)
+        if transaction is None:
+            return
+        if known is None:
+            self._core.outputs.append(SubscriptionAsked(transaction.id, request, flow))
+            return
+        self._answer(transaction, 200, now_ns, fields=self._subscriptions.answer_fields(transaction))
+        self._subscriptions.refresh(known, request, flow, now_ns)
+
+    def accept_subscription(self, transaction_id: TransactionId, body: bytes, now_ns: int) -> SubscriptionId | None:
+        """Grant a subscription; see ``Agent.accept_subscription``."""
+        transaction = self._core.by_id.get(transaction_id)
+        if transaction is None or not transaction.pending or transaction.request.method != "SUBSCRIBE":
+            self._core.stats["late_answers"] += 1
+            return None
+        self._answer(transaction, 200, now_ns, fields=self._subscriptions.answer_fields(transaction))
+        return self._subscriptions.begin(transaction, body, now_ns)
 
     def _on_cancel(self, request: Request, flow: Flow, now_ns: int) -> None:
         """CANCEL is answered 200 when it finds its INVITE, which then gets 487 if it is still open (section 9.2)."""
@@ -372,6 +407,16 @@ class ServerSide:
         core.timers.set(waiting, waiting.deadline_ns())
 
     # Small parts
+
+    def _open_new(self, request: Request, flow: Flow, now_ns: int) -> ServerTransaction | None:
+        """Open the transaction of a request that the application may answer; None when there are too many already."""
+        core = self._core
+        if core.load() >= core.settings.max_transactions:
+            self._refuse(request, flow, Refusal(503, (("Retry-After", str(core.settings.retry_after_s)),)))
+            return None
+        transaction = self._open(request, flow, now_ns)
+        transaction.tag = core.token()
+        return transaction
 
     def _open(self, request: Request, flow: Flow, now_ns: int, dialog: Dialog | None = None) -> ServerTransaction:
         core = self._core

@@ -51,6 +51,10 @@ class AgentSettings:
     """Beyond it new calls get 503; requests inside calls may use as many again, so that calls can end under load."""
     max_dialogs: int = 5_000
     """Beyond it new calls get 503."""
+    max_subscriptions: int = 2_000
+    """Beyond it a new SUBSCRIBE gets 503: more phones than one machine's mailboxes have."""
+    max_subscriptions_per_source: int = 500
+    """The same for one address, which may be a PBX with all its phones."""
     retry_after_s: int = 5
     """What a 503 asks for."""
     refuse_spent_hops: bool = True

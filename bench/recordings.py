@@ -299,6 +299,11 @@ def measure(calls: int, *, delivery: bool, seconds: float, parent: Path | None) 
             "CALLS__AT_ONCE": str(max(calls, 100)),
             "CALLS__RINGS": "0",
             "STORAGE__LOW_WATER_MB": "20",
+            # All of the load comes from one address, which would be a flood.
+            "DEFENCE__MESSAGES_A_SECOND": "100000",
+            "DEFENCE__CALLS_A_SECOND": "10000",
+            "DEFENCE__CALLS_AT_ONCE": "20000",
+            "DEFENCE__UNANSWERED_CALLS": "20000",
         }
         pid, facts = stack.enter_context(run_role("line", folder, settings))
         line = Process(pid)

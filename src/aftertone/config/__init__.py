@@ -20,17 +20,20 @@ from typing import Annotated, Any, Final, Literal, get_args
 from pydantic import Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
+from aftertone.config.defence import Defence, Trace
 from aftertone.config.section import TABLES, Port, PortRange, Ports, Section
 from aftertone.config.sip import Account, Lamp, Phone, Sip, Trunk
 from aftertone.errors import ConfigError
 
 __all__ = [
     "Account",
+    "Defence",
     "Lamp",
     "Phone",
     "PortRange",
     "Settings",
     "Sip",
+    "Trace",
     "Trunk",
     "environment_name",
     "example",
@@ -139,6 +142,8 @@ class Settings(Section):
     rtp: Rtp = Rtp()
     web: Web = Web()
     calls: Calls = Calls()
+    defence: Defence = Defence()
+    trace: Trace = Trace()
     journal: Journal = Journal()
     storage: Storage = Storage()
     log: Log = Log()

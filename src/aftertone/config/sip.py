@@ -144,6 +144,10 @@ class Sip(Section):
     callers: Literal["anyone", "known"] = Field(
         default="anyone", description="Who may leave a message: anyone, or only accounts, trunks and phones."
     )
+    scanners: Literal["ignore", "answer"] = Field(
+        default="ignore",
+        description="Programs that are known to look for systems to break into: give them no answer at all, or answer as to anybody.",
+    )
     early_media: bool = Field(
         default=False,
         description="Play the greeting before the call is answered, where the caller's side lets it through.",

@@ -25,6 +25,7 @@ from aftertone.net.addresses import WILDCARDS, Routes, family_of, is_literal
 from aftertone.net.connection import Connection, ConnectionLimits
 from aftertone.net.datagrams import Datagrams, SocketName, bound_socket
 from aftertone.sip.agent import Agent
+from aftertone.sip.budgets import Guard, Limits
 from aftertone.sip.builder import Fields
 from aftertone.sip.events import CallId, DialogId, Event, RequestId, SubscriptionId, TransactionId, Transmit
 from aftertone.sip.flow import Address, Flow, Transport
@@ -49,6 +50,7 @@ class SipEndpoint:
         port: int = 5060,
         advertise: Callable[[Address], Address | None] | None = None,
         limits: ConnectionLimits | None = None,
+        guard: Guard | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -57,7 +59,8 @@ class SipEndpoint:
         ``advertise`` returns the address under which a peer reaches us (a public address before a NAT), or None for
         the one that the kernel's route says.
         """
-        self.agent = Agent(settings, entropy)
+        self.guard = guard if guard is not None else Guard(Limits())
+        self.agent = Agent(settings, entropy, self.guard)
         self.stats: Counter[str] = Counter()
         self._on_event = on_event
         self._hosts = tuple(hosts)
@@ -256,7 +259,8 @@ class SipEndpoint:
 
     def connection_message(self, data: bytes, flow: Flow) -> None:
         """Take one message of a connection."""
-        self._receive(data, flow)
+        if self.guard.message(flow.remote[0], self._clock_ns()):
+            self._receive(data, flow)
 
     def connection_closed(self, connection: Connection) -> None:
         """Forget a connection; its calls are reached at their Contact from now on."""
@@ -272,7 +276,9 @@ class SipEndpoint:
     # Inside
 
     def datagram(self, data: bytes, address: SocketName) -> None:
-        """Take one datagram."""
+        """Take one datagram, if its source has not sent too many: then it costs next to nothing, and nobody hears of it."""
+        if not self.guard.message(address[0], self._clock_ns()):
+            return
         remote = _plain(address)
         self._receive(data, Flow("UDP", remote, self._local_towards(remote)))
 

@@ -37,7 +37,7 @@ from aftertone.media.plane import TICK_NS, Limits, Plane
 from aftertone.model import Clock
 from aftertone.net.addresses import is_literal, local_host_towards
 from aftertone.net.endpoint import SipEndpoint
-from aftertone.roles import storage
+from aftertone.roles import attackers, storage
 from aftertone.roles.clips import Clips
 from aftertone.roles.clock import LineClock
 from aftertone.roles.durability import Durability
@@ -89,11 +89,16 @@ class Line:
         self._not_open: StorageError | None = StorageError("the journal is not open yet")
         self._endpoint = SipEndpoint(
             # A call that its last proxy let through with no hop left has arrived: only proxies must refuse it.
-            AgentSettings(max_dialogs=settings.calls.at_once + SPARE_DIALOGS, refuse_spent_hops=False),
+            AgentSettings(
+                max_dialogs=settings.calls.at_once + SPARE_DIALOGS,
+                refuse_spent_hops=False,
+                ignore_scanners=settings.sip.scanners == "ignore",
+            ),
             self._on_sip,
             hosts=("0.0.0.0", "::") if settings.sip.host == "::" else (settings.sip.host,),  # noqa: S104
             port=settings.sip.port,
             advertise=self._advertise,
+            guard=attackers.guard_of(settings),
         )
         self._clips = Clips()
         self.plane = Plane(
@@ -172,6 +177,7 @@ class Line:
                     await self._open_journal()
                 self._look_at_the_disk()
                 self._look_at_the_clock()
+                attackers.tell(self._endpoint.guard, self._logger)
                 await self._learn_directory()
                 self._publish_status()
             await self._end_calls()
@@ -359,6 +365,7 @@ class Line:
         if slow_ms and time.monotonic() - slow_at_s < ALARM_STAYS_S:
             text = f"The disk is slow: sound waited {slow_ms:.0f} ms for it (the promise holds below 250 ms)"
             alarms.append({"code": "slow_disk", "text": text})
+        alarms += attackers.alarms(self._endpoint.guard, time.monotonic_ns())
         if self._weak_storage:
             alarms.append({"code": "weak_storage", "text": self._weak_storage})
         if not self._clock_trusted:
@@ -427,6 +434,7 @@ class Line:
         metrics |= {f"calls_{name}_total": count for name, count in board.counters.items()}
         metrics |= {f"callers_{name}_total": count for name, count in board.peers.counters.items()}
         metrics |= {f"sip_{name}_total": count for name, count in self._endpoint.agent.stats.items()}
+        metrics |= attackers.metrics(self._endpoint.guard)
         return metrics
 
 

@@ -18,7 +18,7 @@ from aftertone.roles.clock import LineClock
 from aftertone.sip.uri import readable
 
 REFUSALS_A_MINUTE: Final = 60
-"""More refused calls than this in a minute are a flood: they are counted, and no longer journalled one by one."""
+"""More refused calls than this in a minute are a flood: they are counted, and no longer logged and journalled one by one."""
 MAX_REASON: Final = 200
 MAX_URI: Final = 500
 
@@ -48,13 +48,21 @@ class Notes:
         """Note that something happened in a call."""
         self._append(Kind.EVENT, event.pack())
 
-    def refusal(self, status: int, reason: str, caller: Caller, request_uri: str) -> None:
-        """Note a refused call for the owner, up to ``REFUSALS_A_MINUTE``."""
+    def refusal(self, status: int, reason: str, caller: Caller, request_uri: str) -> bool:
+        """Note a refused call for the owner, up to ``REFUSALS_A_MINUTE``; False beyond."""
         minute = int(time.monotonic() // 60)
         self._refusals = self._refusals + 1 if minute == self._minute else 1
         self._minute = minute
         if self._refusals > REFUSALS_A_MINUTE:
-            return
+            return False
+        self._refused(status, reason, caller, request_uri)
+        return True
+
+    def more_refusals(self, status: int, count: int) -> None:
+        """Note that so many more calls were refused, one of them with ``status``."""
+        self._refused(status, f"{count} more calls were refused within a minute", Caller(), "")
+
+    def _refused(self, status: int, reason: str, caller: Caller, request_uri: str) -> None:
         now = self._clock.now()
         refusal_id = self._clock.mint(now, self._entropy(10))
         uri = readable_text(request_uri)[:MAX_URI]

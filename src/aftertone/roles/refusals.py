@@ -39,6 +39,8 @@ ALOUD_AT_ONCE: Final = 20
 TO_ONE_ADDRESS: Final = 3
 """Of these, calls whose sound goes to one address. It goes where an offer says before anybody has proven to be there, so this
 bounds what a liar can have sent to somebody else: 3 x 64 kbit/s. A PBX through which everybody calls gets as much."""
+SUMMARY_S: Final = 60.0
+"""How often it is said how many calls were refused beyond those that are noted one by one."""
 PATIENCE_S: Final = 2.0
 """Longer than the clip by this much, the caller waits for nothing: the ticks have stopped."""
 
@@ -74,6 +76,7 @@ class Refusals:
         self._loop = asyncio.get_running_loop()
         self._told: dict[sip.TransactionId, Told] = {}
         self._rows: dict[int, Told] = {}
+        self._untold = 0
 
     @property
     def being_told(self) -> int:
@@ -103,7 +106,7 @@ class Refusals:
                 self._speak(event, error.sip_status, host, *leased)
                 spoken = True
             except (BusyError, SdpError) as fault:
-                self._logger.info("a refused call is not told why", why=str(fault))
+                self._logger.debug("a refused call is not told why", why=str(fault))
             except Exception:
                 # Whatever goes wrong with the sentence, the caller is owed an answer.
                 self._logger.exception("a refused call could not be told why")
@@ -168,5 +171,15 @@ class Refusals:
 
     def _note(self, event: sip.IncomingCall, status: int, reason: str) -> None:
         self._counters[f"refused_{status}"] += 1
-        self._logger.warning("call refused", status=status, reason=reason, peer=event.flow.remote[0])
-        self._notes.refusal(status, reason, caller_of(event.request), event.request.uri)
+        if self._notes.refusal(status, reason, caller_of(event.request), event.request.uri):
+            self._logger.warning("call refused", status=status, reason=reason, peer=event.flow.remote[0])
+            return
+        if not self._untold:
+            self._loop.call_later(SUMMARY_S, self._sum_up, status)
+        self._untold += 1
+
+    def _sum_up(self, status: int) -> None:
+        """Say how many calls were refused without a line and a note of their own: a flood must fill neither log nor disk."""
+        count, self._untold = self._untold, 0
+        self._logger.warning("more calls were refused", count=count)
+        self._notes.more_refusals(status, count)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from aftertone.sip.budgets import Guard
 from aftertone.sip.builder import Fields
 from aftertone.sip.checks import Door
 from aftertone.sip.client import ClientSide, live_dialog
@@ -26,6 +27,7 @@ from aftertone.sip.faults import ParseError
 from aftertone.sip.flow import Flow
 from aftertone.sip.message import Request, parse, salvage
 from aftertone.sip.outside import Asking
+from aftertone.sip.scanners import scanner_of
 from aftertone.sip.server import ServerSide
 from aftertone.sip.settings import AgentSettings
 from aftertone.sip.subscriptions import Subscription, Subscriptions
@@ -46,9 +48,13 @@ class Held:
 class Agent:
     """A user agent over any number of flows."""
 
-    def __init__(self, settings: AgentSettings, entropy: Callable[[int], bytes]) -> None:
-        """``entropy(n)`` returns n bytes that peers cannot foretell: ``os.urandom``, or a seeded source in tests."""
-        self._core = Core(settings, entropy)
+    def __init__(self, settings: AgentSettings, entropy: Callable[[int], bytes], guard: Guard | None = None) -> None:
+        """``entropy(n)`` returns n bytes that peers cannot foretell: ``os.urandom``, or a seeded source in tests.
+
+        ``guard``: the budgets of new calls and registrations; without one there is no limit but the settings'. The shell
+        asks it about each message before ``receive``.
+        """
+        self._core = Core(settings, entropy, guard)
         self._client = ClientSide(self._core)
         self._subscriptions = Subscriptions(self._core)
         self._server = ServerSide(self._core, self._client, self._subscriptions)
@@ -71,19 +77,28 @@ class Agent:
             self._core.stats["keepalives"] += 1
             return
         message = None
+        self._core.asked_bytes = len(data)
         try:
             message = parse(data, stream=flow.reliable)
             if isinstance(message, Request):
+                if self._is_ignored(message, flow, now_ns):
+                    return
                 self._server.on_request(message, flow, now_ns)
             else:
                 self._client.on_response(message, now_ns)
         except ParseError as error:
             self._core.stats["malformed"] += 1
             broken = message if isinstance(message, Request) and _has_via(message) else salvage(data)
-            if broken is not None:
+            if broken is not None and not self._is_ignored(broken, flow, now_ns):
                 self._server.on_garbage(broken, error, flow)
-            else:
+            elif broken is None:
                 self._core.stats["dropped_malformed"] += 1
+
+    def _is_ignored(self, request: Request, flow: Flow, now_ns: int) -> bool:
+        if not self._core.settings.ignore_scanners or not scanner_of(request):
+            return False
+        self._core.guard.scanned(flow.remote[0], now_ns)
+        return True
 
     def flow_lost(self, flow: Flow) -> None:
         """Hear that a connection is gone: calls that came over it are reached at their Contact from now on."""

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+from aftertone.sip.budgets import Guard, Limits
 from aftertone.sip.builder import Echo
 from aftertone.sip.dialog import Dialog, Unacknowledged
 from aftertone.sip.events import DialogId, Output, TransactionId, Transmit
@@ -75,8 +76,9 @@ class ClientTransaction(Transaction):
 class Core:
     """State without behaviour of its own; see the module."""
 
-    def __init__(self, settings: AgentSettings, entropy: Callable[[int], bytes]) -> None:
+    def __init__(self, settings: AgentSettings, entropy: Callable[[int], bytes], guard: Guard | None = None) -> None:
         self.settings: Final = settings
+        self.guard: Final = guard if guard is not None else Guard(Limits())
         self.stats: Final[Counter[str]] = Counter()
         self.timers: Final[Timers[Transaction | Unacknowledged | Waiting]] = Timers()
         self.server: Final[dict[TransactionKey, ServerTransaction]] = {}
@@ -86,6 +88,8 @@ class Core:
         self.dialogs: Final[dict[DialogId, Dialog]] = {}
         self.outputs: list[Output] = []
         self.secret: Final = entropy(16)
+        self.asked_bytes = 0
+        """Length of the message that is being taken."""
         self._entropy = entropy
         self._last_id = 0
 
@@ -137,7 +141,8 @@ class Core:
 
     def drop_dialog(self, dialog: Dialog) -> None:
         """Forget a dialog and the 2xx that it may be resending."""
-        self.dialogs.pop(dialog.id, None)
+        if self.dialogs.pop(dialog.id, None) is not None and dialog.counted is not None:
+            self.guard.ended(dialog.counted, confirmed=dialog.confirmed)
         self.stop_resending(dialog)
 
     def stop_resending(self, dialog: Dialog) -> None:

@@ -18,6 +18,7 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from aftertone.sip.budgets import OpenCall
 from aftertone.sip.builder import Fields, build_request, via_line
 from aftertone.sip.events import DialogId, TransactionId
 from aftertone.sip.faults import ParseError
@@ -85,6 +86,8 @@ class Dialog:
     """CSeq number of our INVITE whose 2xx made the offer, until the application answers it."""
     silent: bool = False
     """Nobody was told of this dialog, so nobody is told of its end."""
+    counted: OpenCall | None = None
+    """How a call of a peer is counted in its budget."""
     pending: set[TransactionId] = field(default_factory=set)
     """Requests of the peer inside the dialog that wait for their answer."""
     offers: set[TransactionId] = field(default_factory=set)

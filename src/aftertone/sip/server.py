@@ -12,9 +12,13 @@ address that the request came from and are never sent to any other.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from collections.abc import Callable
+from typing import Final
 
 from aftertone.sip.bodies import unwrapped
+from aftertone.sip.budgets import Verdict
 from aftertone.sip.builder import PHRASES, Echo, Fields, build_response, contact_uri, echo_of, salvage_echo
 from aftertone.sip.checks import Door, Refusal, read_whole, refusal, transaction_key
 from aftertone.sip.client import ClientSide
@@ -41,6 +45,12 @@ from aftertone.sip.message import Request
 from aftertone.sip.settings import SECOND_NS
 from aftertone.sip.subscriptions import Subscriptions
 from aftertone.sip.transaction import SERVER_INVITE, SERVER_OTHER, Do, On
+
+MAX_GAIN: Final = 3
+"""How many times as long as a datagram its answer may be; a longer one is shortened, or not sent. Real requests are longer than
+their answers; one that is not was made to have us send something to somebody else."""
+BUDGET_RETRY_S: Final = 30
+"""What is asked of a source that has asked too much."""
 
 
 class ServerSide:
@@ -81,6 +91,8 @@ class ServerSide:
         if request.method == "CANCEL":
             self._on_cancel(request, flow, now_ns)
             return
+        if not request.to.tag and self._beyond_budget(request, flow, now_ns):
+            return
         refused = refusal(request, core.settings)
         if refused is not None:
             self._refuse(request, flow, refused)
@@ -109,11 +121,22 @@ class ServerSide:
             echo = salvage_echo(request, flow)
         status = error.sip_status
         reason = f"{PHRASES[status]} ({error})" if status == 400 else ""
-        data = build_response(
-            echo, status, reason=_printable(reason), tag=self._stateless_tag(request), lines=self._server_line
-        )
-        self._core.stats[f"answered_{status}"] += 1
-        self._core.transmit(data, self._reply_flow(request, flow))
+        tag = self._stateless_tag(request)
+        data = build_response(echo, status, reason=_printable(reason), tag=tag, lines=self._server_line)
+        self._reply(request, flow, status, data, functools.partial(build_response, echo, status, tag=tag))
+
+    def _beyond_budget(self, request: Request, flow: Flow, now_ns: int) -> bool:
+        """Refuse a new call or registration of a source that asks too much; keeps nothing."""
+        guard = self._core.guard
+        if request.method == "INVITE":
+            verdict = guard.call(flow.remote[0], now_ns)
+        elif request.method in ("REGISTER", "SUBSCRIBE"):
+            verdict = guard.registration(flow.remote[0], now_ns)
+        else:
+            return False
+        if verdict is Verdict.REFUSE:
+            self._refuse(request, flow, Refusal(503, (("Retry-After", str(BUDGET_RETRY_S)),)))
+        return verdict is not Verdict.TAKE
 
     def _on_new_call(self, request: Request, flow: Flow, now_ns: int) -> None:
         core = self._core
@@ -136,6 +159,7 @@ class ServerSide:
         dialog = dialog_from_request(request, transaction.tag, flow, first_cseq, transaction.id)
         transaction.dialog = dialog
         core.dialogs[dialog.id] = dialog
+        dialog.counted = core.guard.began(flow.remote[0], now_ns)
         expires = request.get("expires")
         if (
             expires.isascii()
@@ -269,6 +293,8 @@ class ServerSide:
         core.stop_resending(dialog)
         if not dialog.confirmed:
             dialog.confirmed = True
+            if dialog.counted is not None:
+                core.guard.confirmed(dialog.counted)
             core.outputs.append(CallConfirmed(dialog.id, body))
         else:
             core.outputs.append(ReofferConfirmed(dialog.id, waiting.transaction_id, body))
@@ -439,8 +465,19 @@ class ServerSide:
         echo: Echo = echo_of(request, flow)
         tag = "" if echo.tagged else self._stateless_tag(request)
         data = build_response(echo, answer.status, tag=tag, lines=lines + self._server_line, fields=answer.fields)
-        self._core.stats[f"answered_{answer.status}"] += 1
-        self._core.transmit(data, self._reply_flow(request, flow))
+        shorter = functools.partial(build_response, echo, answer.status, tag=tag, fields=answer.fields)
+        self._reply(request, flow, answer.status, data, shorter)
+
+    def _reply(self, request: Request, flow: Flow, status: int, data: bytes, shorter: Callable[[], bytes]) -> None:
+        """Send what keeps nothing. Nobody has proven to be at that address: it never gets much more than came from there."""
+        core = self._core
+        if not flow.reliable and len(data) > MAX_GAIN * core.asked_bytes:
+            data = shorter()
+            if len(data) > MAX_GAIN * core.asked_bytes:
+                core.stats["unanswered_tiny"] += 1
+                return
+        core.stats[f"answered_{status}"] += 1
+        core.transmit(data, self._reply_flow(request, flow))
 
     def _stateless_tag(self, request: Request) -> str:
         """Return a tag that is the same each time for the same request, and that nobody else can foretell."""

@@ -59,6 +59,8 @@ class AgentSettings:
     """What a 503 asks for."""
     refuse_spent_hops: bool = True
     """Answer 483 to a request whose Max-Forwards came down to 0, although nobody would have to forward it further."""
+    ignore_scanners: bool = False
+    """Give known scanners no answer at all; see `scanners`."""
     answer_to_sent_by: bool = False
     """Send answers to the port that Via names when the peer did not ask for rport (RFC 3261 section 18.2.2), for old
     phones that listen elsewhere than they send from. The default answers the very address that the request came from,

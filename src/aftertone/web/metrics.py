@@ -11,6 +11,7 @@ through a proxy is not from this machine, whatever its address says.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator
 from typing import Annotated, Final
 
@@ -46,14 +47,23 @@ def oldest_unheard_ms(catalog: Catalog) -> int | None:
     return oldest
 
 
+_REFUSED: Final = re.compile(r"sip_refused_(\w+)_total")
+
+
 def _line_metrics(standing: Standing) -> Iterator[Metric]:
+    refused = CounterMetricFamily("aftertone_sip_refused", "What the line refused to a source.", labels=["reason"])
     for name, value in standing.line_metrics:
+        reason = _REFUSED.fullmatch(name)
+        if reason is not None:
+            refused.add_metric([reason[1]], value)
+            continue
         text = f"The line's own count: {name}."
         if name.endswith("_total"):
             family: Metric = CounterMetricFamily(f"aftertone_line_{name.removesuffix('_total')}", text, value=value)
         else:
             family = GaugeMetricFamily(f"aftertone_line_{name}", text, value=value)
         yield family
+    yield refused
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

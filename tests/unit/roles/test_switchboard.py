@@ -91,8 +91,13 @@ def test_a_flood_of_refusals_is_answered_and_no_longer_journalled(monkeypatch: p
     assert all(caller.answers == [480] for caller in callers)
     assert len(world.journal.refusals) == REFUSALS_A_MINUTE
     world.loop.advance(60)
+    assert [(r.status, r.reason) for r in world.journal.refusals[REFUSALS_A_MINUTE:]] == [
+        (480, "20 more calls were refused within a minute")
+    ]
     world.invite()
-    assert len(world.journal.refusals) == REFUSALS_A_MINUTE + 1
+    assert len(world.journal.refusals) == REFUSALS_A_MINUTE + 2
+    world.loop.advance(600)
+    assert len(world.journal.refusals) == REFUSALS_A_MINUTE + 2
 
 
 def test_a_journal_that_takes_no_refusal_costs_the_note_and_not_the_answer() -> None:

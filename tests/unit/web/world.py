@@ -65,7 +65,12 @@ class World:
             "taking_calls": True,
             "alarms": [],
             "calls": 2,
-            "metrics": {"packets_received_total": 1200, "tick_seconds_max": 0.004, "bad name": 1},
+            "metrics": {
+                "packets_received_total": 1200,
+                "tick_seconds_max": 0.004,
+                "bad name": 1,
+                "sip_refused_calls_total": 12,
+            },
             "sip_address": "sip:main@192.168.1.20",
         }
     )

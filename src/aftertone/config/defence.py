@@ -1,0 +1,56 @@
+"""Settings of what one source may ask of the line, and of what is kept of its signalling.
+
+Owns: the sections ``[defence]`` and ``[trace]``. Refuses to know: how a budget works (``sip.budgets``), how a trace is kept.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from aftertone.config.section import Section
+
+
+class Defence(Section):
+    """What one source, an IPv4 address or an IPv6 network of /64, may ask of the line."""
+
+    messages_a_second: Annotated[int, Field(ge=10, le=1_000_000)] = Field(
+        default=200,
+        description="SIP messages a second, and five times as many at once; more are dropped unread. A call takes about five.",
+    )
+    calls_a_second: Annotated[float, Field(gt=0, le=100_000)] = Field(
+        default=10.0,
+        description="New calls a second, and ten times as many at once; more are answered 503, and twice as many not at all.",
+    )
+    calls_at_once: Annotated[int, Field(ge=1, le=20_000)] = Field(
+        default=200, description="Calls at the same time; more are answered 503."
+    )
+    unanswered_calls: Annotated[int, Field(ge=1, le=20_000)] = Field(
+        default=50,
+        description="Calls at the same time that ring, or that the caller's side has not confirmed; more are answered 503.",
+    )
+    registrations_a_minute: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=60, description="Registrations and subscriptions a minute; more are answered 503."
+    )
+    failures: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=10, description="Wrong passwords within a minute, after which the source gets no answer for a while."
+    )
+    silence_s: Annotated[float, Field(ge=1, le=86_400)] = Field(
+        default=300.0,
+        description="How long it gets none, in seconds. One that is known is answered again after ten seconds at the latest.",
+    )
+    known_factor: Annotated[float, Field(ge=1, le=1000)] = Field(
+        default=10.0, description="How many times as much those may who are known: accounts, trunks, registered phones."
+    )
+
+
+class Trace(Section):
+    """Signalling that is kept, so that somebody can see what a phone or provider said."""
+
+    keep: bool = Field(
+        default=True, description="Keep the signalling of a call with its message, without passwords and keys."
+    )
+    keep_kb: Annotated[int, Field(ge=4, le=1024)] = Field(
+        default=64, description="Most that is kept of one call, in kilobytes; beyond it the middle is left out."
+    )

@@ -1,0 +1,70 @@
+"""aftertone.roles.attackers: what log, alarm and metrics say about those who are refused."""
+
+from __future__ import annotations
+
+import structlog
+from structlog.testing import LogCapture
+
+from aftertone.config import Settings
+from aftertone.roles import attackers
+from aftertone.sip.budgets import ATTACK_STAYS_NS, Guard, Limits, Verdict, Why
+
+A = "203.0.113.9"
+
+
+def attacked(*hosts: str) -> Guard:
+    guard = Guard(Limits(messages_a_second=1))
+    for host in hosts or (A,):
+        for _ in range(100):
+            guard.message(host, 0)
+    return guard
+
+
+def test_the_budgets_are_those_of_the_settings() -> None:
+    settings = Settings.model_validate({"defence": {"calls_a_second": 0.5, "silence_s": 7}, "calls": {"at_once": 10}})
+    guard = attackers.guard_of(settings)
+    assert guard.limits.silence_ns == 7_000_000_000
+    assert guard.limits.strangers_unanswered == 5
+    assert [guard.call(A, 0) for _ in range(6)] == [Verdict.TAKE] * 5 + [Verdict.REFUSE]
+
+
+def test_every_default_lets_a_usual_evening_through() -> None:
+    guard = attackers.guard_of(Settings())
+    assert all(guard.call(A, number) is Verdict.TAKE for number in range(100))
+    assert all(guard.message(A, number) for number in range(500))
+
+
+def test_an_attack_is_logged_once() -> None:
+    captured = LogCapture()
+    logger = structlog.wrap_logger(None, processors=[captured])
+    guard = attacked()
+    attackers.tell(guard, logger)
+    attackers.tell(guard, logger)
+    (entry,) = captured.entries
+    assert (entry["source"], entry["setting"]) == (A, "defence.messages_a_second")
+
+
+def test_the_alarm_names_the_source_and_is_gone_later() -> None:
+    guard = attacked()
+    (alarm,) = attackers.alarms(guard, 0)
+    assert alarm["code"] == "attack"
+    assert alarm["text"].startswith(f"Many messages from {A} are dropped. ")
+    assert attackers.alarms(guard, ATTACK_STAYS_NS) == []
+
+
+def test_many_sources_are_summed_up() -> None:
+    text = attackers.alarms(attacked(*(f"203.0.113.{n}" for n in range(6))), 0)[0]["text"]
+    assert "; and 3 more. Other callers" in text
+
+
+def test_every_reason_has_words_and_a_setting() -> None:
+    told = set(Why) - {Why.SCANNERS, Why.ANSWERS}
+    assert set(attackers._WHAT) == told
+    assert set(attackers._SETTING.values()) <= set(type(Settings().defence).model_fields)
+    assert set(attackers._SETTING) == told
+
+
+def test_metrics_count_every_reason() -> None:
+    counted = attackers.metrics(attacked())
+    assert counted["sip_refused_messages_total"] == 95
+    assert set(counted) == {f"sip_refused_{why.value}_total" for why in Why}

@@ -42,11 +42,12 @@ from aftertone.roles.clips import Clips
 from aftertone.roles.clock import LineClock
 from aftertone.roles.durability import Durability
 from aftertone.roles.folder import write_status
+from aftertone.roles.peers import Peers
 from aftertone.roles.process import Start, run_role
 from aftertone.roles.room import mark_of, reserve_bytes
 from aftertone.roles.switchboard import Switchboard
 from aftertone.sip.events import Event
-from aftertone.sip.flow import Address
+from aftertone.sip.flow import Address, Flow
 from aftertone.sip.settings import AgentSettings
 from aftertone.voicemail import directory as directories
 
@@ -125,8 +126,12 @@ class Line:
             entropy=secrets.token_bytes,
             logger=start.logger,
             clock=self._clock,
+            peers=Peers(
+                settings.sip, secret=secrets.token_bytes(16), logger=start.logger, on_wrong_login=self._wrong_login
+            ),
         )
         self._endpoint.agent.admit_by(self._board.peers.door)
+        self._endpoint.guard.known = self._board.peers.knows
         self._clock_trusted = True
         self._free_bytes = 0
         self._mark = mark_of(settings, 0)
@@ -242,6 +247,9 @@ class Line:
             self._ticking = True
             self._next_tick_ns = time.monotonic_ns() + TICK_NS
             self._loop.call_at(self._next_tick_ns / 1e9, self._tick)
+
+    def _wrong_login(self, flow: Flow) -> None:
+        self._endpoint.guard.failed(flow.remote[0], time.monotonic_ns())
 
     def _advertise(self, _peer: Address) -> Address | None:
         public = self._settings.sip.public_address

@@ -20,7 +20,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -37,6 +37,10 @@ from aftertone.sip.message import Request
 REALM: Final = "aftertone"
 SECRETS_AGE_NS: Final = 10_000_000_000
 """A password that was changed in its file counts after this long at the latest."""
+LOGIN_COUNTS_NS: Final = 3_600_000_000_000
+"""How long the address of a login is known."""
+MAX_LOGGED_IN: Final = 1000
+"""Addresses of logins that are remembered; beyond it the oldest is forgotten."""
 TOLD_A_MINUTE: Final = 10
 """Refused strangers that the log tells of; scanners would fill it."""
 _MINUTE_NS: Final = 60_000_000_000
@@ -119,6 +123,9 @@ class Peers:
         self._networks = _networks_of(settings.trunks)
         self._logins: Final = {trunk.user: trunk for trunk in settings.trunks if trunk.user}
         self._phones: Final = {phone.user: phone for phone in settings.phones}
+        self._logged_in: OrderedDict[str, int] = OrderedDict()
+        self.also_known: list[Callable[[str], bool]] = []
+        """Who else knows addresses: the registrations, ours at others and those of phones with us."""
         self._secrets = _Secrets()
         self._last: tuple[Request, Peer | Turned] | None = None
         self._told: tuple[int, int] = (0, 0)
@@ -143,6 +150,13 @@ class Peers:
         if met.answer.status != 401:
             self._tell(met, flow)
         return met.answer
+
+    def knows(self, host: str) -> bool:
+        """Tell whether an address is a trunk's, or one from which somebody logged in lately: it may ask more than strangers may."""
+        logged_in_ns = self._logged_in.get(host)
+        if logged_in_ns is not None and self._clock_ns() - logged_in_ns < LOGIN_COUNTS_NS:
+            return True
+        return self._trunk_at(host) is not None or any(know(host) for know in self.also_known)
 
     def called(self, peer: Peer, unix_ms: int) -> None:
         """Count a call that was answered."""
@@ -171,6 +185,10 @@ class Peers:
         if checked.verdict is Verdict.OK:
             peer = self._who_logged_in(checked.user, flow.remote[0])
             if peer is not None:
+                self._logged_in[flow.remote[0]] = self._clock_ns()
+                self._logged_in.move_to_end(flow.remote[0])
+                if len(self._logged_in) > MAX_LOGGED_IN:
+                    self._logged_in.popitem(last=False)
                 return peer
         if checked.verdict is Verdict.MALFORMED:
             return Turned(Refusal(400), "credentials that answer no challenge")

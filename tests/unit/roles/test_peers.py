@@ -13,7 +13,16 @@ import structlog
 
 from aftertone.config import Settings
 from aftertone.config.sip import Account
-from aftertone.roles.peers import SECRETS_AGE_NS, TOLD_A_MINUTE, Peer, PeerKind, Peers, Turned
+from aftertone.roles.peers import (
+    LOGIN_COUNTS_NS,
+    MAX_LOGGED_IN,
+    SECRETS_AGE_NS,
+    TOLD_A_MINUTE,
+    Peer,
+    PeerKind,
+    Peers,
+    Turned,
+)
 from aftertone.sip.agent import Agent, Held
 from aftertone.sip.checks import Refusal
 from aftertone.sip.digest import digest_response
@@ -242,3 +251,30 @@ def test_an_agent_with_a_door_lets_in_whom_it_knows() -> None:
     agent.admit_by(door.peers.door)
     agent.receive(request(), flow("192.0.2.1"), 0)
     assert any(isinstance(output, IncomingCall) for output in agent.outputs())
+
+
+def test_addresses_of_trunks_and_of_whoever_logged_in_lately_may_ask_more_than_strangers() -> None:
+    door = Door(
+        {"trunks": [PBX], "phones": [{"user": "desk", "secret": "s", "mailboxes": ["main"]}], "callers": "known"}
+    )
+    peers = door.peers
+    assert peers.knows("192.0.2.77")
+    assert not peers.knows("203.0.113.9")
+    door.met(extra=credentials(door.challenge(), "desk", "wrong"))
+    assert not peers.knows("203.0.113.9")
+    assert door.met(extra=credentials(door.challenge(), "desk", "s")) == Peer(PeerKind.PHONE, "desk")
+    assert peers.knows("203.0.113.9")
+    assert not peers.knows("203.0.113.10")
+    door.now_ns += LOGIN_COUNTS_NS
+    assert not peers.knows("203.0.113.9")
+    peers.also_known.append("203.0.113.10".__eq__)
+    assert peers.knows("203.0.113.10")
+
+
+def test_logins_from_many_addresses_are_not_remembered_without_end() -> None:
+    door = Door({"phones": [{"user": "desk", "secret": "s", "mailboxes": ["main"]}], "callers": "known"})
+    challenge = door.challenge()
+    for number in range(MAX_LOGGED_IN + 5):
+        door.met(f"10.0.{number >> 8}.{number & 255}", credentials(challenge, "desk", "s", count=number + 1))
+    assert not door.peers.knows("10.0.0.0")
+    assert door.peers.knows("10.0.3.236")

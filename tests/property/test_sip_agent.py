@@ -72,7 +72,8 @@ class AgentMachine(RuleBasedStateMachine):
             if isinstance(output, IncomingCall):
                 self.dialogs.append(output.dialog_id)
             self.transactions += [output.transaction_id] if hasattr(output, "transaction_id") else []
-            self.dialogs += [output.dialog_id] if hasattr(output, "dialog_id") else []
+            named = getattr(output, "dialog_id", None)
+            self.dialogs += [named] if named is not None else []
 
     @rule(
         method=st.sampled_from(METHODS), branch=st.integers(0, 5), call=st.integers(0, 3), cseq=st.integers(1, 5),
@@ -177,7 +178,7 @@ class AgentMachine(RuleBasedStateMachine):
             self.drain()
             for dialog in self.dialogs[-2:]:
                 if pick % 3 == 0:
-                    self.agent.acknowledge(dialog, b"x", "application/sdp")
+                    self.agent.acknowledge(dialog, b"x", "application/sdp", self.now_ns)
             self.drain()
 
     @rule(seconds=st.sampled_from([0, 1, 10, 40, 300]))

@@ -206,6 +206,11 @@ class Plane:
         """Stop playing."""
         self.player.stop(row)
 
+    def hold(self, row: int, now_ns: int, *, is_held: bool) -> None:
+        """The caller put the call on hold or took it back: silence and tones do not count until then, length does."""
+        self.table.held[row] = is_held
+        self.table.resumed_ns[row] = now_ns
+
     def record(self, row: int, journal_call: int, now_ns: int) -> None:
         """Journal what arrives on ``row`` from now on under ``journal_call``, and watch it."""
         self.watch.reset(row)
@@ -334,8 +339,12 @@ class Plane:
         since = table.recording_since_ns[rows]
         long = now_ns - since >= limits.longest_ns
         tone_since = watch.tone_since_ns[rows]
-        tone = (tone_since > 0) & (watch.last_tone_ns[rows] - tone_since >= limits.tone_ns)
-        silent = now_ns - np.maximum(since, watch.last_sound_ns[rows]) >= limits.silence_ns
+        resumed, listens = table.resumed_ns[rows], ~table.held[rows]
+        tone = (
+            listens & (tone_since > 0) & (watch.last_tone_ns[rows] - np.maximum(tone_since, resumed) >= limits.tone_ns)
+        )
+        quiet_since = np.maximum(np.maximum(since, resumed), watch.last_sound_ns[rows])
+        silent = listens & (now_ns - quiet_since >= limits.silence_ns)
         over = long | tone | silent
         for row, is_long, is_tone in zip(rows[over].tolist(), long[over].tolist(), tone[over].tolist(), strict=True):
             table.told[row] = True

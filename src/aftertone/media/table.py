@@ -49,6 +49,8 @@ class Table:
         self.journal_call = np.zeros(capacity, dtype=np.uint32)
         self.recording_since_ns = np.zeros(capacity, dtype=np.int64)
         self.told = np.zeros(capacity, dtype=np.bool_)
+        self.held = np.zeros(capacity, dtype=np.bool_)
+        self.resumed_ns = np.zeros(capacity, dtype=np.int64)
         self.ptime_ms = np.full(capacity, 20, dtype=np.int64)
         self.frame = np.zeros(capacity, dtype=np.int32)
         self.frames = np.zeros(capacity, dtype=np.int32)
@@ -73,6 +75,8 @@ class Table:
             self.recording,
             self.playing,
             self.told,
+            self.held,
+            self.resumed_ns,
             self.journal_call,
             self.recording_since_ns,
         ):

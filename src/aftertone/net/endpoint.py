@@ -151,6 +151,11 @@ class SipEndpoint:
         self.agent.bye(dialog_id, self._clock_ns(), reason=reason)
         self._flush()
 
+    def reoffer(self, dialog_id: DialogId, body: bytes, content_type: str) -> None:
+        """Offer a new description; see ``Agent.reoffer``."""
+        self.agent.reoffer(dialog_id, body, content_type, self._clock_ns())
+        self._flush()
+
     def invite(
         self,
         target_uri: str,
@@ -184,7 +189,7 @@ class SipEndpoint:
 
     def acknowledge(self, dialog_id: DialogId, body: bytes, content_type: str) -> None:
         """Answer a late offer; see ``Agent.acknowledge``."""
-        self.agent.acknowledge(dialog_id, body, content_type)
+        self.agent.acknowledge(dialog_id, body, content_type, self._clock_ns())
         self._flush()
 
     def request(

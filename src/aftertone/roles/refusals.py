@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -84,11 +84,17 @@ class Refusals:
         return len(self._told)
 
     def plain(
-        self, event: sip.IncomingCall, status: int, reason: str, *, retry_after_s: int | None = RETRY_AFTER_S
+        self,
+        event: sip.IncomingCall,
+        status: int,
+        reason: str,
+        *,
+        retry_after_s: int | None = RETRY_AFTER_S,
+        headers: Sequence[tuple[str, str]] = (),
     ) -> None:
         """Answer with ``status`` at once; without ``retry_after_s`` trying again would not help."""
         self._note(event, status, reason)
-        self._answer(event.transaction_id, status, retry_after_s)
+        self._answer(event.transaction_id, status, retry_after_s, headers)
 
     def aloud(
         self, event: sip.IncomingCall, error: AftertoneError, host: str, leased: tuple[int, int] | None = None
@@ -165,9 +171,15 @@ class Refusals:
             self._plane.release(told.row)
         return told
 
-    def _answer(self, transaction: sip.TransactionId, status: int, retry_after_s: int | None) -> None:
-        headers = [("Retry-After", str(retry_after_s))] if retry_after_s is not None else []
-        self._endpoint.respond(transaction, status, headers=headers)
+    def _answer(
+        self,
+        transaction: sip.TransactionId,
+        status: int,
+        retry_after_s: int | None,
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        again = [("Retry-After", str(retry_after_s))] if retry_after_s is not None else []
+        self._endpoint.respond(transaction, status, headers=[*again, *headers])
 
     def _note(self, event: sip.IncomingCall, status: int, reason: str) -> None:
         self._counters[f"refused_{status}"] += 1

@@ -33,11 +33,12 @@ from aftertone.net.endpoint import SipEndpoint
 from aftertone.roles.clips import Clips, Track
 from aftertone.roles.clock import LineClock
 from aftertone.roles.durability import Durability
-from aftertone.roles.notes import Journal, Notes, readable_text
+from aftertone.roles.early import EarlyGreetings
+from aftertone.roles.notes import MAX_REASON, Journal, Notes, readable_text
 from aftertone.roles.peers import Peer, Peers, Turned
 from aftertone.roles.refusals import SDP_TYPE, Refusals
 from aftertone.roles.routing import mailbox_of, origin_of
-from aftertone.roles.terms import key_of_info, stream_of
+from aftertone.roles.terms import is_on_hold, key_of_info, stream_of, warning_of
 from aftertone.roles.timekeeper import Reading
 from aftertone.sdp import negotiation
 from aftertone.sdp.negotiation import MediaPlan
@@ -46,6 +47,7 @@ from aftertone.sip.diversion import diversion_of
 from aftertone.sip.flow import Flow
 from aftertone.sip.identity import claims_of, target_user
 from aftertone.sip.message import Request, serialize
+from aftertone.sip.reliable import is_reliable, is_required
 from aftertone.voicemail.call import Call
 from aftertone.voicemail.deposit import DURABLE_WITHIN_S, HangUp
 from aftertone.voicemail.directory import Directory
@@ -64,6 +66,11 @@ class Ringing:
     port: int
     peer: Peer
     timer: asyncio.TimerHandle | None = None
+    media: Media | None = None
+    """What was described before the answer."""
+    said: bytes = b""
+    """Our description, when the 200 has to say it again."""
+    greeted: bool = False
 
 
 @dataclass(slots=True)
@@ -88,6 +95,7 @@ class Live:
     envelope: Envelope
     media: Media
     dialog: sip.DialogId
+    invite: sip.TransactionId
     call: Call = field(init=False)
     bye: sip.TransactionId | None = None
     confirmed: bool = False
@@ -96,6 +104,12 @@ class Live:
     waiting: asyncio.TimerHandle | None = None
     kept: bool = False
     """The end is durable: only then may a BYE be answered with 200."""
+    greeted: bool = False
+    """The greeting was played before the answer."""
+    held: bool = False
+    """The caller has put us on hold."""
+    cancelled: bool = False
+    """The caller gave up before the 200 could go out: there is nobody to say goodbye to."""
 
     def __post_init__(self) -> None:
         self.call = Call(self)
@@ -152,6 +166,7 @@ class Switchboard:
         # One clock for calls and refusals: their ids ascend together.
         self._clock = clock if clock is not None else LineClock(logger)
         self._notes = Notes(journal, entropy, logger, self._clock)
+        self._early: EarlyGreetings[Ringing] = EarlyGreetings(self._answer)
         self.refusals = Refusals(endpoint, plane, clips, self._notes, self.counters, entropy=entropy, logger=logger)
 
     # -- what others ask
@@ -196,18 +211,24 @@ class Switchboard:
         match event:
             case sip.IncomingCall():
                 self._on_call(event)
-            case sip.CallCancelled(transaction):
-                self._on_cancelled(transaction)
+            case sip.CallCancelled(transaction, why):
+                self._on_cancelled(transaction, why)
+            case sip.ProvisionalConfirmed(dialog, transaction, body):
+                self._on_provisional_confirmed(dialog, transaction, body)
             case sip.CallConfirmed(dialog, body):
                 self._on_confirmed(dialog, body)
             case sip.CallNotConfirmed(dialog):
                 self._on_gone(dialog, EndReason.NO_ACK)
-            case sip.DialogEnded(dialog, transaction, _):
-                self._on_bye(dialog, transaction)
+            case sip.SessionExpired(dialog):
+                self._on_gone(dialog, EndReason.SESSION_EXPIRED)
+            case sip.DialogEnded(dialog, transaction, request):
+                self._on_bye(dialog, transaction, request)
             case sip.ReofferReceived(dialog, transaction, request):
                 self._on_reoffer(dialog, transaction, request)
             case sip.ReofferConfirmed(dialog, _, body):
                 self._on_reoffer_confirmed(dialog, body)
+            case sip.ReofferAnswered(dialog, response, offer):
+                self._on_reoffer_answered(dialog, offer, response.body)
             case sip.RequestInDialog(dialog, transaction, request):
                 self._on_request(dialog, transaction, request)
             case sip.ByeFinished(dialog, _):
@@ -240,7 +261,8 @@ class Switchboard:
             self._check_offer(request, event.flow, port)
         except AftertoneError as error:
             self.plane.release(row)
-            self.refusals.plain(event, error.sip_status, str(error), retry_after_s=None)
+            warning = warning_of(error, self._host(event.flow))
+            self.refusals.plain(event, error.sip_status, str(error), retry_after_s=None, headers=warning)
             return
         except BaseException:
             self.plane.release(row)
@@ -249,10 +271,47 @@ class Switchboard:
         self._ringing[event.transaction_id] = ringing
         rings = self._settings.calls.rings if choice.mailbox.rings is None else choice.mailbox.rings
         if diversion_of(request) is not None or not rings:
-            self._answer(ringing)
+            self._rung(ringing)
             return
-        self.endpoint.respond(event.transaction_id, 180)
-        ringing.timer = self._loop.call_later(rings * self._settings.calls.ring_s, self._answer, ringing)
+        # Who insists on reliable answers and made no offer wants ours in the first of them (RFC 3262 section 5).
+        offer = self._open_media(ringing, 180)[0] if is_required(request) and not request.body else b""
+        self.endpoint.respond(event.transaction_id, 180, body=offer, content_type=SDP_TYPE if offer else "")
+        ringing.timer = self._loop.call_later(rings * self._settings.calls.ring_s, self._rung, ringing)
+
+    def _rung(self, ringing: Ringing) -> None:
+        """It has rung long enough: answer, or greet first."""
+        if not self._settings.sip.early_media or not self._greet_early(ringing):
+            self._answer(ringing)
+
+    def _open_media(self, ringing: Ringing, status: int) -> tuple[bytes, MediaPlan | None]:
+        """Describe our side before the answer, in an answer with ``status``; return that, and what is agreed already."""
+        request = ringing.event.request
+        media = ringing.media = self._media_for(ringing)
+        body = self._describe(media, request.body)
+        ringing.said = b"" if is_reliable(request, status, body) else body
+        if media.plan is not None:
+            self.plane.agree(ringing.row, stream_of(media.plan))
+        return body, media.plan
+
+    def _media_for(self, ringing: Ringing) -> Media:
+        return Media(self._host(ringing.event.flow), ringing.port, int.from_bytes(self._entropy(7), "big"))
+
+    def _greet_early(self, ringing: Ringing) -> bool:
+        """Play the greeting before the answer; False when the call is to be answered first."""
+        request = ringing.event.request
+        if not request.body or ringing.media is not None or self._admission() is not None:
+            return False
+        body, plan = self._open_media(ringing, 183)
+        if plan is None or plan.remote is None or is_on_hold(plan) or not self._early.has_room(plan.remote[0]):
+            ringing.media, ringing.said = None, b""
+            return False
+        track = self._clips.track("greeting", ringing.mailbox.name, plan.codec, plan.ptime_ms)
+        self._early.begin(ringing.row, ringing, plan.remote[0], track.seconds)
+        ringing.greeted = True
+        self.counters["greeted_early"] += 1
+        self.endpoint.respond(ringing.event.transaction_id, 183, body=body, content_type=SDP_TYPE)
+        self.plane.play(ringing.row, track.packets, track.packet_ms)
+        return True
 
     def _check_offer(self, request: Request, flow: Flow, port: int) -> None:
         """Refuse what cannot be agreed on before the phone rings for nothing. Raises SdpError, NotAcceptable."""
@@ -269,9 +328,11 @@ class Switchboard:
             self._refuse_ringing(ringing, blocked)
             return
         event, request = ringing.event, ringing.event.request
-        session_id = int.from_bytes(self._entropy(7), "big")
-        media = Media(self._host(event.flow), ringing.port, session_id)
-        body = self._describe(media, request.body)
+        self._early.forget(ringing.row)
+        media, body = ringing.media, ringing.said
+        if media is None:
+            media = self._media_for(ringing)
+            body = self._describe(media, request.body)
         now_ns, now = time.monotonic_ns(), self._clock.now()
         envelope = self._envelope(ringing, media, now)
         number, self._next_number = self._next_number, self._next_number + 1
@@ -284,12 +345,14 @@ class Switchboard:
             return
         del self._ringing[event.transaction_id]
         dialog = event.dialog_id
-        self.endpoint.respond(event.transaction_id, 200, body=body, content_type=SDP_TYPE)
-        live = Live(self, ringing.row, number, envelope, media, dialog)
+        self.endpoint.respond(event.transaction_id, 200, body=body, content_type=SDP_TYPE if body else "")
+        live = Live(self, ringing.row, number, envelope, media, dialog, event.transaction_id, greeted=ringing.greeted)
         self._live[dialog] = live
         self._rows[ringing.row] = live
-        if media.plan is not None:
+        if media.plan is not None and ringing.media is None:
             self.plane.agree(ringing.row, stream_of(media.plan))
+        if media.plan is not None and media.plan.direction == "inactive":
+            self._mark_hold(live, is_held=True)
         self._durability.when(sequence, lambda: self._begin_is_durable(live))
         self.counters["answered"] += 1
         self.peers.called(ringing.peer, now.unix_ms)
@@ -331,19 +394,49 @@ class Switchboard:
     def _begin_is_durable(self, live: Live) -> None:
         live.call.run(live.call.script.durable())
 
-    def _on_cancelled(self, transaction: sip.TransactionId) -> None:
+    def _on_cancelled(self, transaction: sip.TransactionId, why: str) -> None:
         if self.refusals.cancelled(transaction):
             return
         ringing = self._stop_ringing(transaction)
         if ringing is not None:
             self.counters["cancelled"] += 1
+            self._logger.info("the caller gave up", peer=ringing.event.flow.remote[0], reason=why)
             self.plane.release(ringing.row)
+            return
+        live = next((live for live in self._live.values() if live.invite == transaction), None)
+        if live is not None:
+            live.cancelled = True
+            self._note_reason(live, why)
+            live.call.run(live.call.script.caller_gone())
+
+    def _note_reason(self, live: Live, why: str) -> None:
+        """Keep what the peer says about the end (RFC 3326); it stands before the end in the journal."""
+        if why and not live.call.ended:
+            self._notes.event(Event(live.number, time.monotonic_ns(), "reason", readable_text(why)[:MAX_REASON]))
+
+    def _on_provisional_confirmed(self, dialog: sip.DialogId, transaction: sip.TransactionId, body: bytes) -> None:
+        """The PRACK of an offer of ours brings the answer."""
+        live, ringing = self._live.get(dialog), self._ringing.get(transaction)
+        if live is not None and live.media.plan is None:
+            self._take_answer(live, body)
+        elif ringing is not None and ringing.media is not None and ringing.media.plan is None:
+            try:
+                ringing.media.plan = negotiation.plan_from_answer(ringing.media.offer, body)
+            except AftertoneError as error:
+                self._stop_ringing(transaction)
+                self.plane.release(ringing.row)
+                warning = warning_of(error, self._host(ringing.event.flow))
+                self.refusals.plain(ringing.event, 488, str(error), retry_after_s=None, headers=warning)
+                return
+            self.plane.agree(ringing.row, stream_of(ringing.media.plan))
 
     def _stop_ringing(self, transaction: sip.TransactionId) -> Ringing | None:
         """Take a call out of those that ring, if it is there. Its row is the caller's to give back."""
         ringing = self._ringing.pop(transaction, None)
-        if ringing is not None and ringing.timer is not None:
-            ringing.timer.cancel()
+        if ringing is not None:
+            self._early.forget(ringing.row)
+            if ringing.timer is not None:
+                ringing.timer.cancel()
         return ringing
 
     def _refuse_ringing(self, ringing: Ringing, error: AftertoneError) -> None:
@@ -363,9 +456,9 @@ class Switchboard:
         if live.call.ended:
             # Storage failed or the machine is being stopped: there is a farewell, and no greeting any more.
             return
-        live.call.run(live.call.script.answered())
+        live.call.run(live.call.script.answered(greeted=live.greeted))
         live.waiting = self._loop.call_later(
-            self._track(live, "greeting").seconds + DURABLE_WITHIN_S,
+            (0 if live.greeted else self._track(live, "greeting").seconds) + DURABLE_WITHIN_S,
             self._not_durable,
             live,
         )
@@ -386,6 +479,8 @@ class Switchboard:
     def _agree(self, live: Live, plan: MediaPlan) -> None:
         changed = live.media.plan is None or live.media.plan.payload_types != plan.payload_types
         is_cut_otherwise = self._cut(live) != (plan.codec, plan.ptime_ms)
+        # A call that begins by only talking to us is no hold; one that comes to that is.
+        is_held = plan.direction == "inactive" if live.media.plan is None else is_on_hold(plan)
         live.media.plan = plan
         self.plane.agree(live.row, stream_of(plan))
         if is_cut_otherwise and self.plane.table.playing[live.row]:
@@ -396,6 +491,17 @@ class Switchboard:
             types = [[p.number, p.name, p.clock_rate_hz] for p in plan.payload_types]
             detail = json.dumps({"codec": plan.codec.value, "payload_types": types})
             self._notes.event(Event(live.number, time.monotonic_ns(), "media", detail))
+        self._mark_hold(live, is_held=is_held)
+
+    def _mark_hold(self, live: Live, *, is_held: bool) -> None:
+        """Note a hold or its end; during a hold nobody is expected to speak, so silence does not end the recording."""
+        if is_held is live.held:
+            return
+        live.held = is_held
+        now_ns = time.monotonic_ns()
+        self.plane.hold(live.row, now_ns, is_held=is_held)
+        if not live.call.ended:
+            self._notes.event(Event(live.number, now_ns, "hold" if is_held else "resume"))
 
     def _cut(self, live: Live) -> tuple[Codec, int]:
         plan = live.media.plan
@@ -404,12 +510,13 @@ class Switchboard:
     def _track(self, live: Live, clip: str) -> Track:
         return self._clips.track(clip, live.envelope.mailbox, *self._cut(live))
 
-    def _on_bye(self, dialog: sip.DialogId, transaction: sip.TransactionId) -> None:
+    def _on_bye(self, dialog: sip.DialogId, transaction: sip.TransactionId, request: Request) -> None:
         live = self._live.get(dialog)
         if live is None:
             self.endpoint.respond(transaction, 200)
             return
         live.bye = transaction
+        self._note_reason(live, request.get("reason"))
         self._on_gone(dialog, EndReason.CALLER_HUNG_UP)
 
     def _on_gone(self, dialog: sip.DialogId, reason: EndReason) -> None:
@@ -420,22 +527,46 @@ class Switchboard:
     def _on_reoffer(self, dialog: sip.DialogId, transaction: sip.TransactionId, request: Request) -> None:
         live = self._live.get(dialog)
         if live is None:
-            self.endpoint.respond(transaction, 481)
-            return
-        if not request.body and request.method == "UPDATE":
-            self.endpoint.respond(transaction, 200)
+            self._on_early_reoffer(dialog, transaction, request)
             return
         media = replace(live.media)
         try:
             body = self._describe(media, request.body)
         except AftertoneError as error:
-            self.endpoint.respond(transaction, error.sip_status)
+            self.endpoint.respond(transaction, error.sip_status, headers=warning_of(error, media.host))
             return
         plan, media.plan = media.plan, live.media.plan
         live.media = media
         if request.body and plan is not None:
             self._agree(live, plan)
         self.endpoint.respond(transaction, 200, body=body, content_type=SDP_TYPE)
+
+    def _on_early_reoffer(self, dialog: sip.DialogId, transaction: sip.TransactionId, request: Request) -> None:
+        """A new offer before the answer: where the sound goes may change, the codec of a greeting that plays may not."""
+        ringing = next((one for one in self._ringing.values() if one.event.dialog_id == dialog), None)
+        if ringing is None or ringing.media is None or ringing.media.plan is None:
+            self.endpoint.respond(transaction, 481 if ringing is None else 488)
+            return
+        media, before = replace(ringing.media), ringing.media.plan
+        try:
+            body = self._describe(media, request.body)
+        except AftertoneError as error:
+            self.endpoint.respond(transaction, error.sip_status, headers=warning_of(error, media.host))
+            return
+        plan = media.plan
+        if plan is None or (plan.codec, plan.ptime_ms) != (before.codec, before.ptime_ms):
+            self.endpoint.respond(transaction, 488)
+            return
+        ringing.media = media
+        self.plane.agree(ringing.row, stream_of(plan))
+        self.endpoint.respond(transaction, 200, body=body, content_type=SDP_TYPE)
+
+    def _on_reoffer_answered(self, dialog: sip.DialogId, offer: bytes, body: bytes) -> None:
+        """A refresh of ours said again what holds, and the answer may say anew where the sound goes."""
+        live = self._live.get(dialog)
+        if live is not None and body:
+            live.media.offer = offer
+            self._take_answer(live, body)
 
     def _on_reoffer_confirmed(self, dialog: sip.DialogId, body: bytes) -> None:
         live = self._live.get(dialog)
@@ -457,8 +588,7 @@ class Switchboard:
         for event in events:
             live = self._rows.get(event.row)
             if live is None:
-                if isinstance(event, Played):
-                    self.refusals.played(event.row)
+                self._on_early_media(event)
                 continue
             script = live.call.script
             match event:
@@ -472,6 +602,14 @@ class Switchboard:
                     live.call.run(script.tone())
                 case LongestReached():
                     live.call.run(script.longest())
+
+    def _on_early_media(self, event: MediaEvent) -> None:
+        """Take what happens on a row whose call is not answered."""
+        match event:
+            case Played(row) if not self._early.due(row):
+                self.refusals.played(row)
+            case KeyPressed(row, "#"):
+                self._early.due(row)
 
     def _press(self, live: Live, key: str) -> None:
         if not live.call.ended:
@@ -528,6 +666,8 @@ class Switchboard:
         """Answer the caller's BYE and forget the call. 200 says that the end is durable; without that the answer is 500."""
         if live.bye is not None:
             self.endpoint.respond(live.bye, 200 if live.kept else 500)
+            self._release(live.dialog)
+        elif live.cancelled:
             self._release(live.dialog)
 
     def _release(self, dialog: sip.DialogId) -> None:

@@ -1,13 +1,20 @@
 """Terms: what signalling agreed, in the words of the media plane.
 
-Owns: two translations, a media plan into a stream and an INFO into a key. Refuses to know: calls.
+Owns: small translations: a media plan into a stream, an INFO into a key, a fault of a description into a Warning. Refuses to know: calls.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
+from aftertone.errors import AftertoneError
 from aftertone.media.table import Stream
 from aftertone.sdp.negotiation import MediaPlan
+from aftertone.sip.flow import bracketed
+from aftertone.sip.headers import quote
 from aftertone.sip.message import Request
+
+MAX_WARNING: Final = 120
 
 
 def stream_of(plan: MediaPlan) -> Stream:
@@ -22,6 +29,18 @@ def stream_of(plan: MediaPlan) -> Stream:
         remote=plan.remote if sends else None,
         ptime_ms=plan.ptime_ms,
     )
+
+
+def is_on_hold(plan: MediaPlan) -> bool:
+    """Tell whether the caller does not want to hear us: hold, with or without music (RFC 3264 section 8.4)."""
+    return plan.direction in ("recvonly", "inactive")
+
+
+def warning_of(error: AftertoneError, host: str) -> list[tuple[str, str]]:
+    """Return the Warning header that goes with a refused description, none for other faults (RFC 3261 section 20.43)."""
+    if error.sip_status not in (488, 606):
+        return []
+    return [("Warning", f"305 {bracketed(host)} {quote(str(error)[:MAX_WARNING])}")]
 
 
 def key_of_info(request: Request) -> str | None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from aftertone.errors import UsageError
 from aftertone.sip.budgets import Guard
 from aftertone.sip.builder import Fields
 from aftertone.sip.checks import Door
@@ -27,8 +28,11 @@ from aftertone.sip.faults import ParseError
 from aftertone.sip.flow import Flow
 from aftertone.sip.message import Request, parse, salvage
 from aftertone.sip.outside import Asking
+from aftertone.sip.own_offers import OwnOffer
+from aftertone.sip.reliable import Unpracked
 from aftertone.sip.scanners import scanner_of
 from aftertone.sip.server import ServerSide
+from aftertone.sip.session_timer import SessionTimer
 from aftertone.sip.settings import AgentSettings
 from aftertone.sip.subscriptions import Subscription, Subscriptions
 
@@ -119,6 +123,12 @@ class Agent:
         for item in self._core.timers.due(now_ns):
             if isinstance(item, Unacknowledged):
                 self._server.resend(item, now_ns)
+            elif isinstance(item, Unpracked):
+                self._server.resend_provisional(item, now_ns)
+            elif isinstance(item, OwnOffer):
+                self._client.offers.wake(item, now_ns)
+            elif isinstance(item, SessionTimer):
+                self._client.offers.watch(item, now_ns)
             elif isinstance(item, ServerTransaction):
                 self._server.wake(item, now_ns)
             elif isinstance(item, ClientTransaction):
@@ -163,7 +173,8 @@ class Agent:
     ) -> None:
         """Answer a request that an event named.
 
-        A 2xx to an INVITE is sent again until its ACK comes. An answer that comes too late, because the caller gave up
+        A 2xx to an INVITE is sent again until its ACK comes. A provisional answer is sent reliably when the caller requires
+        that, or when it has a body and the caller supports it (RFC 3262); a 2xx waits until such a body has arrived. An answer that comes too late, because the caller gave up
         meanwhile, is counted and otherwise ignored: the two may cross. Raises UsageError when a header holds a line
         break, and ValueError for a status that is none.
         """
@@ -186,12 +197,27 @@ class Agent:
         """
         dialog = live_dialog(self._core, dialog_id)
         if dialog is None or dialog.phase is Phase.EARLY:
-            self._core.stats["late_byes"] += 1
+            if dialog is not None:
+                self._server.withdraw(dialog, now_ns)
+            else:
+                self._core.stats["late_byes"] += 1
             return
         dialog.bye_fields = (("Reason", reason),) if reason else ()
         waiting = dialog.unacknowledged
         if waiting is None or dialog.confirmed:
             self._server.bye(dialog, now_ns)
+
+    def reoffer(self, dialog_id: DialogId, body: bytes, content_type: str, now_ns: int) -> None:
+        """Offer a new description in a call; ReofferAnswered or ReofferFailed follows, unless the call ends before.
+
+        One offer is under way at a time: a later one waits, and replaces one that waits. Glare is tried again.
+        Raises UsageError without a body, or with one of no type.
+        """
+        if not body or not content_type:
+            raise UsageError("an offer needs a body and its type")
+        dialog = live_dialog(self._core, dialog_id)
+        if dialog is not None and dialog.phase is Phase.CONFIRMED:
+            self._client.offers.wish(dialog, body, content_type, now_ns)
 
     # The application, calling
 
@@ -227,11 +253,14 @@ class Agent:
         """Give up a call that is not answered yet; CallFailed follows. Does nothing for one that is over."""
         self._client.cancel(call, now_ns)
 
-    def acknowledge(self, dialog_id: DialogId, body: bytes, content_type: str) -> None:
-        """Send the ACK with the answer to an offer that came in the 2xx to an INVITE of ours without a body."""
+    def acknowledge(self, dialog_id: DialogId, body: bytes, content_type: str, now_ns: int) -> None:
+        """Answer the offer that came in the 2xx to an INVITE of ours without a body, or in a reliable 18x before it.
+
+        The answer goes out with the ACK, or with the PRACK.
+        """
         dialog = live_dialog(self._core, dialog_id)
         if dialog is not None:
-            self._client.acknowledge(dialog, body, content_type)
+            self._client.acknowledge(dialog, body, content_type, now_ns)
 
     # The application, telling those who subscribed
 

@@ -53,7 +53,7 @@ def read_whole(request: Request) -> None:
 def read_answer(response: Response) -> None:
     """Read all that a transaction or dialog of ours will need of a response; raise ParseError."""
     _ = response.vias, response.from_, response.to, response.call_id, response.cseq
-    if response.cseq.method == "INVITE" and 200 <= response.status < 300:
+    if response.cseq.method in ("INVITE", "UPDATE") and 100 < response.status < 300:
         _ = response.contact
         for route in response.all("record-route"):
             parse_address(route)
@@ -71,6 +71,9 @@ def refusal(request: Request, settings: AgentSettings) -> Refusal | None:
         package = request.get("event").partition(";")[0].strip(" \t")
         if package not in settings.allow_events:
             return Refusal(489, (("Allow-Events", ", ".join(settings.allow_events)),) if settings.allow_events else ())
+    elif request.method == "REFER" and request.to.tag:
+        # Inside a call it is declined there, where the call is known: see ``ServerSide``.
+        return None
     elif request.method not in settings.allow:
         status = 405 if request.method in KNOWN_METHODS else 501
         return Refusal(status, (("Allow", ", ".join(settings.allow)),))
@@ -81,7 +84,7 @@ def refusal(request: Request, settings: AgentSettings) -> Refusal | None:
 
 
 def _content_refusal(request: Request, settings: AgentSettings) -> Refusal | None:
-    if request.method not in ("INVITE", "UPDATE"):
+    if request.method not in ("INVITE", "UPDATE", "PRACK"):
         return None
     coding = request.get("content-encoding").strip().lower()
     if coding not in ("", "identity"):

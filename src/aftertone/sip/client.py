@@ -2,22 +2,25 @@
 
 Owns: INVITE, CANCEL, ACK and BYE of ours, requests outside calls, and what their responses mean. Refuses to know: requests of peers.
 
-Specification: RFC 3261 sections 8.1, 9.1, 13.2, 15.1.1; RFC 6026 section 7.2.
+Specification: RFC 3261 sections 8.1, 9.1, 13.2, 15.1.1; RFC 3262 section 4; RFC 6026 section 7.2.
 
 Theory of operation: a ``Leg`` is one INVITE of ours and lives as long as its transaction, so that each resent 2xx finds
 the ACK to send again. A leg tells its user exactly one end: CallAnswered or CallFailed. A 2xx that nobody wants any more
-(cancelled too late, or a second branch of a forked call) is acknowledged and hung up.
+(cancelled too late, or a second branch of a forked call) is acknowledged and hung up. Each branch that rings has an early dialog
+of its own, which its 2xx confirms; the others go when the INVITE is over.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from aftertone.errors import BusyError
+from aftertone.sip import session_timer
 from aftertone.sip.builder import Fields, build_request, contact_uri, via_line
 from aftertone.sip.checks import read_answer
 from aftertone.sip.core import COOKIE, ClientTransaction, Core, Waiting
-from aftertone.sip.dialog import Dialog, Phase, dialog_from_response
+from aftertone.sip.dialog import Dialog, Phase, confirm, dialog_from_response
 from aftertone.sip.events import (
     ByeFinished,
     CallAnswered,
@@ -29,12 +32,17 @@ from aftertone.sip.events import (
     RequestFailed,
     RequestId,
 )
+from aftertone.sip.faults import ParseError
 from aftertone.sip.flow import Flow
-from aftertone.sip.headers import quote
+from aftertone.sip.headers import MAX_CSEQ, parse_address, parse_number, quote
 from aftertone.sip.message import Response
 from aftertone.sip.outside import Asked, Asking, write_request
+from aftertone.sip.own_offers import OwnOffer, OwnOffers
 from aftertone.sip.transaction import CLIENT_INVITE, CLIENT_OTHER, Do, On, State
 from aftertone.sip.uri import parse_uri
+
+MAX_FORKS: Final = 8
+"""Branches of one call that are kept apart; a proxy that rings more phones than this is told nothing of the others."""
 
 
 @dataclass(eq=False, slots=True)
@@ -51,13 +59,24 @@ class Leg:
     branch: str
     flow: Flow
     transaction: ClientTransaction
-    offered: bool
+    fields: Fields
+    body: bytes
+    content_type: str
     over: bool = False
     """The user knows how it ended."""
     cancelled: bool = False
     cancel_sent: bool = False
     acks: dict[str, tuple[bytes, Flow] | None] = field(default_factory=dict)
     """By remote tag: the ACK to send again, None while the application owes the answer."""
+    early: dict[str, Dialog] = field(default_factory=dict)
+    """By remote tag: the branches that ring."""
+    minimum_s: int = 0
+    """The session interval that a 422 asked for."""
+
+    @property
+    def offered(self) -> bool:
+        """Whether the INVITE made the offer."""
+        return bool(self.body)
 
 
 class ClientSide:
@@ -66,6 +85,7 @@ class ClientSide:
     def __init__(self, core: Core) -> None:
         self._core = core
         self.legs: dict[CallId, Leg] = {}
+        self.offers = OwnOffers(core, self)
 
     def invite(
         self,
@@ -85,22 +105,11 @@ class ClientSide:
         parse_uri(from_uri)
         if core.load() >= core.settings.max_transactions or len(core.dialogs) >= core.settings.max_dialogs:
             raise BusyError("too many calls at once: this one was not placed")
-        branch, tag = COOKIE + core.token(), core.token()
+        tag, call_id = core.token(), f"{core.token()}{core.token()}"
         name = f"{quote(display_name)} " if display_name else ""
-        call_id = f"{core.token()}{core.token()}"
-        from_, to, cseq = f"{name}<{from_uri}>;tag={tag}", f"<{target_uri}>", 1
-        lines = [("From", from_), ("To", to), ("Call-ID", call_id), *self._capabilities(flow, parse_uri(from_uri).user)]
-        data = build_request(
-            "INVITE",
-            target_uri,
-            via=via_line(flow, branch),
-            cseq=cseq,
-            lines=lines,
-            fields=fields,
-            body=body,
-            content_type=content_type,
-        )
-        transaction = self._open((branch, "INVITE"), None, data, flow, now_ns)
+        from_, to, branch = f"{name}<{from_uri}>;tag={tag}", f"<{target_uri}>", COOKIE + core.token()
+        data = self._write_invite(target_uri, from_, to, call_id, branch, 1, flow, fields, body, content_type)
+        transaction = self.open((branch, "INVITE"), None, data, flow, now_ns)
         leg = Leg(
             CallId(core.next_id()),
             target_uri,
@@ -108,15 +117,57 @@ class ClientSide:
             from_,
             to,
             call_id,
-            cseq,
+            1,
             branch,
             flow,
             transaction,
-            offered=bool(body),
+            tuple(fields),
+            body,
+            content_type,
         )
         transaction.user = leg
         self.legs[leg.id] = leg
         return leg.id
+
+    def _write_invite(
+        self,
+        uri: str,
+        from_: str,
+        to: str,
+        call_id: str,
+        branch: str,
+        cseq: int,
+        flow: Flow,
+        fields: Fields,
+        body: bytes,
+        content_type: str,
+        minimum_s: int = 0,
+    ) -> bytes:
+        user = parse_uri(parse_address(from_).uri).user
+        lines = [("From", from_), ("To", to), ("Call-ID", call_id), *self._capabilities(flow, user)]
+        lines += session_timer.request_fields(self._core.settings, None, minimum_s)
+        return build_request(
+            "INVITE",
+            uri,
+            via=via_line(flow, branch),
+            cseq=cseq,
+            lines=lines,
+            fields=fields,
+            body=body,
+            content_type=content_type,
+        )
+
+    def _again(self, leg: Leg, response: Response, now_ns: int) -> None:
+        """Send the INVITE once more with the interval that a 422 asked for (RFC 4028 section 7.3)."""
+        leg.minimum_s, leg.cseq, leg.branch = (
+            session_timer.read_minimum(response),
+            leg.cseq + 1,
+            COOKIE + self._core.token(),
+        )
+        where = (leg.uri, leg.from_, leg.to, leg.call_id, leg.branch, leg.cseq, leg.flow)
+        data = self._write_invite(*where, leg.fields, leg.body, leg.content_type, leg.minimum_s)
+        self._forget_early(leg)
+        leg.transaction = self.open((leg.branch, "INVITE"), leg, data, leg.flow, now_ns)
 
     def request(self, asking: Asking, flow: Flow, now_ns: int) -> RequestId:
         """Send a request outside every call; see ``Agent.request``."""
@@ -124,7 +175,7 @@ class ClientSide:
         if core.load() >= core.settings.max_transactions:
             raise BusyError("too many requests at once: this one was not sent")
         asked, branch, data = write_request(core, asking, flow)
-        self._open((branch, asking.method), asked, data, flow, now_ns)
+        self.open((branch, asking.method), asked, data, flow, now_ns)
         return asked.id
 
     def flow_lost(self, flow: Flow) -> None:
@@ -145,12 +196,17 @@ class ClientSide:
         if leg.transaction.state is State.PROCEEDING:
             self._send_cancel(leg, now_ns)
 
-    def acknowledge(self, dialog: Dialog, body: bytes, content_type: str) -> None:
-        """Send the ACK that the application owed because our INVITE had made no offer."""
+    def acknowledge(self, dialog: Dialog, body: bytes, content_type: str, now_ns: int) -> None:
+        """Send the ACK or PRACK that the application owed because our INVITE had made no offer."""
+        if dialog.owes_prack is not None:
+            rseq, dialog.owes_prack = dialog.owes_prack, None
+            self._prack(dialog, rseq, body, content_type, now_ns)
+            return
         cseq, dialog.owes_ack = dialog.owes_ack, None
         if cseq is None:
             return
-        ack = self._ack(dialog, cseq, body, content_type)
+        ack = self.ack(dialog, cseq, body, content_type)
+        dialog.description = (body, content_type)
         for leg in self.legs.values():
             if leg.call_id == dialog.id.call_id and dialog.id.remote_tag in leg.acks:
                 leg.acks[dialog.id.remote_tag] = ack
@@ -159,13 +215,13 @@ class ClientSide:
         """Send BYE at once; the dialog is gone when it is over."""
         core = self._core
         if dialog.owes_ack is not None:
-            self.acknowledge(dialog, b"", "")
-        core.stop_resending(dialog)
+            self.acknowledge(dialog, b"", "", now_ns)
+        core.quiet(dialog)
         dialog.phase = Phase.LEAVING
         branch = COOKIE + core.token()
         fields = dialog.bye_fields or ()
         data = dialog.request("BYE", branch, fields=fields, user_agent=core.settings.user_agent)
-        self._open((branch, "BYE"), dialog, data, dialog.next_flow(), now_ns)
+        self.open((branch, "BYE"), dialog, data, dialog.next_flow(), now_ns)
 
     def on_response(self, response: Response, now_ns: int) -> None:
         """Take a response; one that matches no request of ours is dropped (section 18.1.2)."""
@@ -183,7 +239,10 @@ class ClientSide:
         if isinstance(leg, (Leg, Asked)) and (response.call_id, response.from_.tag) != (leg.call_id, leg.tag):
             core.stats["dropped_response_stray"] += 1
             return
-        if kind is On.FAILURE and isinstance(leg, Leg):
+        if isinstance(leg, OwnOffer):
+            self.offers.on_response(leg, transaction, kind, response, now_ns)
+            return
+        if kind is On.FAILURE and isinstance(leg, Leg) and leg.transaction is transaction:
             transaction.ack = self._failure_ack(leg, response)
         effects = core.step(transaction, kind, now_ns)
         if Do.PASS in effects:
@@ -211,6 +270,8 @@ class ClientSide:
             self._bye_over(user, None)
         elif isinstance(user, Waiting):
             user.unanswered(now_ns)
+        elif isinstance(user, OwnOffer):
+            self.offers.expired(user, transaction, now_ns)
         elif isinstance(user, Asked):
             self._core.outputs.append(RequestFailed(user.id, 408, "no answer from the peer"))
         elif isinstance(user, Leg):
@@ -226,12 +287,61 @@ class ClientSide:
         if kind is On.SUCCESS:
             self._on_answer(leg, response, now_ns)
         elif kind is On.FAILURE:
+            if response.status == 422 and not (leg.minimum_s or leg.cancelled or leg.over):
+                self._again(leg, response, now_ns)
+                return
+            self._forget_early(leg)
             self._fail(leg, response.status, response.reason)
         else:
             if leg.cancelled and not leg.cancel_sent:
                 self._send_cancel(leg, now_ns)
             if response.status > 100 and not leg.over:
-                self._core.outputs.append(CallProgress(leg.id, response.status, response))
+                self._on_progress(leg, response, now_ns)
+
+    def _on_progress(self, leg: Leg, response: Response, now_ns: int) -> None:
+        """Tell of a provisional response, and confirm a reliable one: each in its turn, and once (RFC 3262 section 4)."""
+        core = self._core
+        dialog = self._early_dialog(leg, response)
+        rseq = _reliable_number(response)
+        if dialog is not None and rseq is not None:
+            if dialog.last_rseq is not None and rseq != dialog.last_rseq + 1:
+                core.stats["dropped_provisional_order"] += 1
+                return
+            dialog.last_rseq = rseq
+            dialog.negotiated = dialog.negotiated or (leg.offered and bool(response.body))
+            if response.body and not leg.offered and not dialog.negotiated:
+                dialog.owes_prack, dialog.negotiated = rseq, True
+            else:
+                self._prack(dialog, rseq, b"", "", now_ns)
+        core.outputs.append(CallProgress(leg.id, response.status, response, dialog.id if dialog is not None else None))
+
+    def _early_dialog(self, leg: Leg, response: Response) -> Dialog | None:
+        """Return the dialog of the branch that rings, made if need be; None without a tag and beyond the limit."""
+        tag = response.to.tag
+        if not tag or tag in leg.acks:
+            return None
+        dialog = leg.early.get(tag)
+        if dialog is None and len(leg.early) < MAX_FORKS and len(self._core.dialogs) < self._core.settings.max_dialogs:
+            dialog = leg.early[tag] = dialog_from_response(response, leg.from_, leg.uri, leg.flow)
+            dialog.description = (leg.body, leg.content_type)
+            self._core.dialogs[dialog.id] = dialog
+        elif dialog is not None and response.contact is not None:
+            dialog.target = response.contact.uri
+        return dialog
+
+    def _prack(self, dialog: Dialog, rseq: int, body: bytes, content_type: str, now_ns: int) -> None:
+        core = self._core
+        branch = COOKIE + core.token()
+        if body:
+            dialog.description = (body, content_type)
+        fields = (("RAck", f"{rseq} {dialog.invite_cseq} INVITE"),)
+        data = dialog.request("PRACK", branch, fields=fields, body=body, content_type=content_type)
+        self.open((branch, "PRACK"), None, data, dialog.next_flow(), now_ns)
+
+    def _forget_early(self, leg: Leg) -> None:
+        for dialog in leg.early.values():
+            self._core.drop_dialog(dialog)
+        leg.early.clear()
 
     def _on_answer(self, leg: Leg, response: Response, now_ns: int) -> None:
         """Acknowledge a 2xx, again if it came again (section 13.2.2.4)."""
@@ -242,20 +352,26 @@ class ClientSide:
             if ack is not None:
                 core.transmit(*ack)
             return
-        if len(leg.acks) >= 8:
+        if len(leg.acks) >= MAX_FORKS:
             core.stats["dropped_response_forks"] += 1
             return
-        dialog = dialog_from_response(response, leg.from_, leg.uri, leg.flow)
-        core.dialogs[dialog.id] = dialog
+        dialog = leg.early.pop(tag, None)
+        if dialog is not None:
+            confirm(dialog, response)
+        else:
+            dialog = dialog_from_response(response, leg.from_, leg.uri, leg.flow)
+            dialog.description = (leg.body, leg.content_type)
+            core.dialogs[dialog.id] = dialog
         wanted = not leg.over and not leg.cancelled
-        if wanted and not leg.offered and response.body:
+        if wanted and not leg.offered and response.body and not dialog.negotiated:
             dialog.owes_ack = leg.cseq
             leg.acks[tag] = None
         else:
-            leg.acks[tag] = self._ack(dialog, leg.cseq, b"", "")
+            leg.acks[tag] = self.ack(dialog, leg.cseq, b"", "")
         if wanted:
             leg.over = True
             core.outputs.append(CallAnswered(leg.id, dialog.id, response))
+            self.offers.begin(dialog, response, now_ns)
             return
         dialog.silent = True
         self.bye(dialog, now_ns)
@@ -272,7 +388,7 @@ class ClientSide:
         if not dialog.silent:
             core.outputs.append(ByeFinished(dialog.id, status))
 
-    def _ack(self, dialog: Dialog, cseq: int, body: bytes, content_type: str) -> tuple[bytes, Flow]:
+    def ack(self, dialog: Dialog, cseq: int, body: bytes, content_type: str) -> tuple[bytes, Flow]:
         """Send the ACK of a 2xx, a request of its own with a branch of its own (section 13.2.2.4)."""
         core = self._core
         branch = COOKIE + core.token()
@@ -291,11 +407,11 @@ class ClientSide:
         leg.cancel_sent = True
         lines = (("From", leg.from_), ("To", leg.to), ("Call-ID", leg.call_id))
         data = build_request("CANCEL", leg.uri, via=via_line(leg.flow, leg.branch), cseq=leg.cseq, lines=lines)
-        self._open((leg.branch, "CANCEL"), None, data, leg.flow, now_ns)
+        self.open((leg.branch, "CANCEL"), None, data, leg.flow, now_ns)
         leg.transaction.extend("R", now_ns + self._core.settings.timing.give_up_ns)
         self._core.settle(leg.transaction)
 
-    def _open(self, key: tuple[str, str], user: object, data: bytes, flow: Flow, now_ns: int) -> ClientTransaction:
+    def open(self, key: tuple[str, str], user: object, data: bytes, flow: Flow, now_ns: int) -> ClientTransaction:
         core = self._core
         table = CLIENT_INVITE if key[1] == "INVITE" else CLIENT_OTHER
         transaction = ClientTransaction(table, key, user, data, flow, core.settings.timing, now_ns)
@@ -305,9 +421,11 @@ class ClientSide:
         return transaction
 
     def _tidy(self, transaction: ClientTransaction) -> None:
-        """Forget the leg of a transaction that is over."""
-        if transaction.state is State.TERMINATED and isinstance(transaction.user, Leg):
-            self.legs.pop(transaction.user.id, None)
+        """Forget the leg of a transaction that is over, and the branches that still ring."""
+        leg = transaction.user
+        if transaction.state is State.TERMINATED and isinstance(leg, Leg) and leg.transaction is transaction:
+            self._forget_early(leg)
+            self.legs.pop(leg.id, None)
 
     def _capabilities(self, flow: Flow, user: str) -> list[tuple[str, str]]:
         settings = self._core.settings
@@ -317,6 +435,16 @@ class ClientSide:
         if settings.user_agent:
             lines.append(("User-Agent", settings.user_agent))
         return lines
+
+
+def _reliable_number(response: Response) -> int | None:
+    """Return the RSeq of a provisional response that wants a PRACK, None for one that does not."""
+    if "100rel" not in response.words("require"):
+        return None
+    try:
+        return parse_number(response.get("rseq").strip(), MAX_CSEQ)
+    except ParseError:
+        return None
 
 
 def live_dialog(core: Core, dialog_id: DialogId) -> Dialog | None:

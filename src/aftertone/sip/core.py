@@ -11,12 +11,12 @@ simulation checks it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Final
 
 from aftertone.sip.budgets import Guard, Limits
 from aftertone.sip.builder import Echo
-from aftertone.sip.dialog import Dialog, Unacknowledged
+from aftertone.sip.dialog import Dialog
 from aftertone.sip.events import DialogId, Output, TransactionId, Transmit
 from aftertone.sip.flow import Flow
 from aftertone.sip.message import Request, Response
@@ -80,13 +80,15 @@ class Core:
         self.settings: Final = settings
         self.guard: Final = guard if guard is not None else Guard(Limits())
         self.stats: Final[Counter[str]] = Counter()
-        self.timers: Final[Timers[Transaction | Unacknowledged | Waiting]] = Timers()
+        self.timers: Final[Timers[Hashable]] = Timers()
         self.server: Final[dict[TransactionKey, ServerTransaction]] = {}
         self.by_id: Final[dict[TransactionId, ServerTransaction]] = {}
         self.merged: Final[dict[TransactionKey, TransactionKey]] = {}
         self.client: Final[dict[TransactionKey, ClientTransaction]] = {}
         self.dialogs: Final[dict[DialogId, Dialog]] = {}
         self.outputs: list[Output] = []
+        self.hang_up: Callable[[Dialog, int], None]
+        """Ends a dialog from our side; the answering half sets it, which alone knows what is open."""
         self.secret: Final = entropy(16)
         self.asked_bytes = 0
         """Length of the message that is being taken."""
@@ -140,10 +142,19 @@ class Core:
             self.client.pop(transaction.key, None)
 
     def drop_dialog(self, dialog: Dialog) -> None:
-        """Forget a dialog and the 2xx that it may be resending."""
+        """Forget a dialog and whatever it is waiting for."""
         if self.dialogs.pop(dialog.id, None) is not None and dialog.counted is not None:
             self.guard.ended(dialog.counted, confirmed=dialog.confirmed)
+        self.quiet(dialog)
+
+    def quiet(self, dialog: Dialog) -> None:
+        """Nothing happens of itself in this dialog any more: it is being left."""
         self.stop_resending(dialog)
+        waiting = dialog.provisionals.waiting if dialog.provisionals is not None else None
+        for item in (waiting, dialog.session, dialog.offer):
+            if item is not None:
+                self.timers.set(item, None)
+        dialog.wish = dialog.offer = dialog.session = None
 
     def stop_resending(self, dialog: Dialog) -> None:
         """The ACK came, or nobody needs it any more."""

@@ -17,6 +17,7 @@ import enum
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from aftertone.sip.budgets import OpenCall
 from aftertone.sip.builder import Fields, build_request, via_line
@@ -26,6 +27,11 @@ from aftertone.sip.flow import Flow, bracketed
 from aftertone.sip.headers import parse_address
 from aftertone.sip.message import Request, Response
 from aftertone.sip.uri import Uri, parse_uri
+
+if TYPE_CHECKING:
+    from aftertone.sip.own_offers import OwnOffer
+    from aftertone.sip.reliable import Provisionals
+    from aftertone.sip.session_timer import SessionTimer
 
 
 class Phase(enum.Enum):
@@ -91,7 +97,28 @@ class Dialog:
     pending: set[TransactionId] = field(default_factory=set)
     """Requests of the peer inside the dialog that wait for their answer."""
     offers: set[TransactionId] = field(default_factory=set)
-    """Those of them that are re-INVITE or UPDATE."""
+    """Those of them that are offers: re-INVITE, UPDATE or PRACK."""
+    user: str = ""
+    """User part of our Contact."""
+    remote_allow: frozenset[str] = frozenset()
+    """Methods that the peer says it takes."""
+    negotiated: bool = False
+    """Offer and answer have passed while the dialog is early, so that a new offer may follow."""
+    description: tuple[bytes, str] = (b"", "")
+    """Our latest description and its type, which a refresh by re-INVITE says again."""
+    provisionals: Provisionals | None = None
+    """What we answered reliably before the final answer."""
+    invite_cseq: int = 1
+    """CSeq number of the INVITE of ours that made the dialog."""
+    last_rseq: int | None = None
+    """Number of the latest reliable provisional answer of the peer."""
+    owes_prack: int | None = None
+    """RSeq of the peer's provisional answer whose offer the application has not answered."""
+    wish: OwnOffer | None = None
+    """An offer of ours that waits until the dialog is free for it."""
+    offer: OwnOffer | None = None
+    """The one that is under way."""
+    session: SessionTimer | None = None
 
     def in_order(self, number: int) -> bool:
         """Note the CSeq number of a request; False when it is older than one that came before (section 12.2.2)."""
@@ -176,11 +203,17 @@ def dialog_from_request(request: Request, tag: str, flow: Flow, local_cseq: int,
         local_cseq=local_cseq,
         remote_cseq=request.cseq.number,
         first=first,
+        user=request.target.user,
+        remote_allow=_methods(request),
     )
 
 
 def dialog_from_response(response: Response, local: str, uri: str, flow: Flow) -> Dialog:
-    """Make the dialog that a 2xx to an INVITE of ours confirms (section 12.1.2); raise ParseError for bad routes."""
+    """Make the dialog that a response to an INVITE of ours begins: early for a 1xx, confirmed for a 2xx.
+
+    Raises ParseError for bad routes. Spec: RFC 3261 section 12.1.2.
+    """
+    confirmed = response.status >= 200
     contact = response.contact
     return Dialog(
         id=DialogId(response.call_id, response.from_.tag, response.to.tag),
@@ -191,9 +224,33 @@ def dialog_from_response(response: Response, local: str, uri: str, flow: Flow) -
         flow=flow,
         caller=True,
         local_cseq=response.cseq.number,
-        phase=Phase.CONFIRMED,
-        confirmed=True,
+        phase=Phase.CONFIRMED if confirmed else Phase.EARLY,
+        confirmed=confirmed,
+        invite_cseq=response.cseq.number,
+        user=_user_of(parse_address(local).uri),
+        remote_allow=_methods(response),
     )
+
+
+def confirm(dialog: Dialog, response: Response) -> None:
+    """Confirm an early dialog of a call of ours; the route set is that of the 2xx (section 13.2.2.4)."""
+    dialog.phase, dialog.confirmed = Phase.CONFIRMED, True
+    dialog.routes = _routes(response.all("record-route"))[::-1]
+    dialog.remote = response.required("to")
+    if response.contact is not None:
+        dialog.target = response.contact.uri
+    dialog.remote_allow = _methods(response) or dialog.remote_allow
+
+
+def _methods(message: Request | Response) -> frozenset[str]:
+    return frozenset(word.upper() for word in message.words("allow"))
+
+
+def _user_of(uri: str) -> str:
+    try:
+        return parse_uri(uri).user
+    except ParseError:
+        return ""
 
 
 def _routes(values: Sequence[str]) -> tuple[str, ...]:

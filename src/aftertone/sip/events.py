@@ -53,9 +53,23 @@ class IncomingCall:
 
 @dataclass(frozen=True, slots=True)
 class CallCancelled:
-    """The caller gave up (CANCEL or early BYE), or nobody answered within the ring limit; the INVITE has its answer."""
+    """The caller gave up (CANCEL or early BYE), or nobody answered within the ring limit; the INVITE has its answer.
+
+    It may come after a 2xx was handed to ``Agent.respond``, when that still waited for a PRACK.
+    """
 
     transaction_id: TransactionId
+    reason: str = ""
+    """The Reason header of the caller's CANCEL or BYE (RFC 3326)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProvisionalConfirmed:
+    """A reliable provisional answer of ours has arrived. ``body``: an answer, when ours was an offer (RFC 3262)."""
+
+    dialog_id: DialogId
+    transaction_id: TransactionId
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +102,10 @@ class DialogEnded:
 
 @dataclass(frozen=True, slots=True)
 class ReofferReceived:
-    """A re-INVITE or UPDATE: new media, hold, or only a refresh when there is no body. Answer with ``Agent.respond``."""
+    """A new offer of the peer (re-INVITE, UPDATE, or PRACK): new media, hold. Answer with ``Agent.respond``.
+
+    A re-INVITE without a body asks for an offer of ours. An UPDATE without one is only a refresh and is not told.
+    """
 
     dialog_id: DialogId
     transaction_id: TransactionId
@@ -102,6 +119,32 @@ class ReofferConfirmed:
     dialog_id: DialogId
     transaction_id: TransactionId
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReofferAnswered:
+    """A re-INVITE or UPDATE of ours was accepted: ``response.body`` answers ``offer``, which holds from now on."""
+
+    dialog_id: DialogId
+    response: Response
+    offer: bytes
+    wished: bool
+    """False for a refresh, whose offer is the description that held before."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReofferFailed:
+    """``Agent.reoffer`` came to nothing; the session is as it was (RFC 6141)."""
+
+    dialog_id: DialogId
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionExpired:
+    """Nobody refreshed the session, or the peer no longer knows it; BYE has been sent and ByeFinished follows."""
+
+    dialog_id: DialogId
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +171,8 @@ class CallProgress:
     call: CallId
     status: int
     response: Response
+    dialog_id: DialogId | None = None
+    """The early dialog, when the response makes one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +245,15 @@ class SubscriptionEnded:
 Event = (
     IncomingCall
     | CallCancelled
+    | ProvisionalConfirmed
     | CallConfirmed
     | CallNotConfirmed
     | DialogEnded
     | ReofferReceived
     | ReofferConfirmed
+    | ReofferAnswered
+    | ReofferFailed
+    | SessionExpired
     | RequestInDialog
     | ByeFinished
     | CallProgress

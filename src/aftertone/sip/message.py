@@ -191,6 +191,11 @@ class _Fields:
         """Return the elements of a list of tokens such as Require, Supported or Allow."""
         return [part for part in self.all(name) if part]
 
+    def words(self, name: str) -> frozenset[str]:
+        """Return the elements of such a list in lower case, whatever is malformed about it: for headers that only hint."""
+        parts = (part.strip(BLANK).lower() for value in self.headers.get(name, ()) for part in value.split(","))
+        return frozenset(part for part in parts if part)
+
 
 class Request(_Fields):
     """What a peer asks."""

@@ -3,11 +3,13 @@
 Owns: which request starts, changes or ends what, and every answer that needs no application. Refuses to know: mailboxes,
 media, and responses of peers.
 
-Specification: RFC 3261 sections 8.2, 9.2, 11, 12.2.2, 13.3, 14.2, 15.1.2; RFC 3311 section 5; RFC 6026 section 7.1.
+Specification: RFC 3261 sections 8.2, 9.2, 11, 12.2.2, 13.3, 14.2, 15.1.2; RFC 3262 section 3; RFC 3311 section 5; RFC 4028
+section 9; RFC 6026 section 7.1.
 
 Theory of operation: a retransmission stops at its transaction. What is refused for its form is answered without state,
 so that refusing costs no memory: the same request gets the same answer, tag included, each time. Answers go to the
-address that the request came from and are never sent to any other.
+address that the request came from and are never sent to any other. REFER is declined with 603 inside a call (RFC 3515 section
+2.4.2 names it for that): a machine goes nowhere, and the call goes on. Outside of calls it is a method that is not allowed.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
+from aftertone.sip import reliable, session_timer
 from aftertone.sip.bodies import unwrapped
 from aftertone.sip.budgets import Verdict
 from aftertone.sip.builder import PHRASES, Echo, Fields, build_response, contact_uri, echo_of, salvage_echo
@@ -25,12 +29,14 @@ from aftertone.sip.client import ClientSide
 from aftertone.sip.core import Core, ServerTransaction
 from aftertone.sip.dialog import Dialog, Phase, Unacknowledged, dialog_from_request
 from aftertone.sip.events import (
+    ByeFinished,
     CallCancelled,
     CallConfirmed,
     CallNotConfirmed,
     DialogEnded,
     DialogId,
     IncomingCall,
+    ProvisionalConfirmed,
     ReofferConfirmed,
     ReofferReceived,
     RequestInDialog,
@@ -42,6 +48,8 @@ from aftertone.sip.events import (
 from aftertone.sip.faults import ParseError
 from aftertone.sip.flow import Flow
 from aftertone.sip.message import Request
+from aftertone.sip.reliable import Answer, Unpracked
+from aftertone.sip.session_timer import SessionTimer
 from aftertone.sip.settings import SECOND_NS
 from aftertone.sip.subscriptions import Subscriptions
 from aftertone.sip.transaction import SERVER_INVITE, SERVER_OTHER, Do, On
@@ -61,6 +69,7 @@ class ServerSide:
         self._client = client
         self.door: Door | None = None
         self._subscriptions = subscriptions
+        core.hang_up = self.bye
         settings = core.settings
         self._server_line = f"Server: {settings.user_agent}\r\n" if settings.user_agent else ""
         self._allow_lines = f"Allow: {', '.join(settings.allow)}\r\n" + (
@@ -77,7 +86,7 @@ class ServerSide:
         """Take a request that parsed; raise ParseError when a header that it needs does not."""
         core = self._core
         read_whole(request)
-        if request.method in ("INVITE", "UPDATE", "ACK"):
+        if request.method in ("INVITE", "UPDATE", "ACK", "PRACK"):
             request = unwrapped(request, core.settings.accept)
         if request.method == "ACK":
             self._on_ack(request, flow, now_ns)
@@ -144,6 +153,10 @@ class ServerSide:
         if merge_key in core.merged:
             self._refuse(request, flow, Refusal(482))
             return
+        short = session_timer.too_short(request, core.settings)
+        if short is not None:
+            self._refuse(request, flow, Refusal(422, tuple(short)))
+            return
         if core.load() >= core.settings.max_transactions or len(core.dialogs) >= core.settings.max_dialogs:
             self._refuse(request, flow, Refusal(503, (("Retry-After", str(core.settings.retry_after_s)),)))
             return
@@ -208,7 +221,7 @@ class ServerSide:
         transaction.tag = target.tag
         self._answer(transaction, 200, now_ns)
         if target.pending:
-            self._abandon(target, 487, now_ns)
+            self._abandon(target, 487, now_ns, request.get("reason"))
 
     def _on_request_in_dialog(self, request: Request, flow: Flow, now_ns: int) -> None:
         core = self._core
@@ -227,6 +240,10 @@ class ServerSide:
             self._refuse(request, flow, Refusal(200), self._allow_lines + self._option_lines)
         elif request.method in ("INVITE", "UPDATE"):
             self._on_reoffer(dialog, request, flow, now_ns)
+        elif request.method == "PRACK":
+            self._on_prack(dialog, request, flow, now_ns)
+        elif request.method == "REFER":
+            self._refuse(request, flow, Refusal(603))
         else:
             dialog.flow = flow
             transaction = self._open(request, flow, now_ns, dialog)
@@ -237,7 +254,7 @@ class ServerSide:
         transaction = self._open(request, flow, now_ns, dialog)
         if dialog.phase is Phase.CONFIRMED:
             dialog.phase = Phase.LEFT
-            core.stop_resending(dialog)
+            core.quiet(dialog)
             self.refuse_pending(dialog, transaction.id, now_ns)
             core.outputs.append(DialogEnded(dialog.id, transaction.id, request))
             return
@@ -247,17 +264,22 @@ class ServerSide:
         self._answer(transaction, 200 if dialog.phase is not Phase.LEFT else 481, now_ns)
         ringing = core.by_id.get(dialog.first) if dialog.first is not None else None
         if dialog.phase is Phase.EARLY and ringing is not None and ringing.pending:
-            self._abandon(ringing, 487, now_ns)
+            self._abandon(ringing, 487, now_ns, request.get("reason"))
 
     def _on_reoffer(self, dialog: Dialog, request: Request, flow: Flow, now_ns: int) -> None:
         """A re-INVITE or UPDATE: one at a time, and none while an offer of ours is open (14.2; RFC 3311 section 5.2)."""
         core = self._core
         waiting = dialog.unacknowledged
+        is_invite = request.method == "INVITE"
+        describes = is_invite or bool(request.body)
+        short = session_timer.too_short(request, core.settings)
         refused: Refusal | None = None
-        if dialog.phase is Phase.EARLY or dialog.offers:
+        if dialog.offers or (dialog.phase is Phase.EARLY and (is_invite or (describes and not dialog.negotiated))):
             refused = Refusal(500, (("Retry-After", str(core.small_number(10))),))
-        elif (waiting is not None and waiting.offered) or dialog.owes_ack is not None:
+        elif (waiting is not None and waiting.offered) or dialog.owes_ack is not None or _crosses(dialog, request):
             refused = Refusal(491)
+        elif short is not None:
+            refused = Refusal(422, tuple(short))
         elif waiting is not None:
             # The ACK is lost or late, but who sends this has seen the 2xx.
             self._acknowledged(waiting, b"", now_ns)
@@ -268,11 +290,71 @@ class ServerSide:
             return
         dialog.flow = flow
         transaction = self._open(request, flow, now_ns, dialog)
+        if not describes:
+            self._answer(transaction, 200, now_ns)
+            return
         dialog.offers.add(transaction.id)
-        if request.method == "INVITE":
+        if is_invite:
             transaction.last = build_response(transaction.echo, 100)
             core.step(transaction, On.PROVISIONAL, now_ns)
         core.outputs.append(ReofferReceived(dialog.id, transaction.id, request))
+
+    def _on_prack(self, dialog: Dialog, request: Request, flow: Flow, now_ns: int) -> None:
+        """What a PRACK acknowledges is not sent again; its offer, if it makes one, is the application's to answer."""
+        core, provisionals = self._core, dialog.provisionals
+        waiting = reliable.acknowledged_by(request, provisionals)
+        if provisionals is None or waiting is None:
+            self._refuse(request, flow, Refusal(481))
+            return
+        dialog.flow = flow
+        core.timers.set(waiting, None)
+        provisionals.waiting = None
+        dialog.negotiated = dialog.negotiated or (waiting.described and bool(request.body or not waiting.offered))
+        transaction = self._open(request, flow, now_ns, dialog)
+        core.outputs.append(
+            ProvisionalConfirmed(dialog.id, waiting.transaction.id, request.body if waiting.offered else b"")
+        )
+        if not request.body or waiting.offered:
+            self._answer(transaction, 200, now_ns)
+        elif not dialog.negotiated or dialog.offers or dialog.offer is not None:
+            self._answer(transaction, 488, now_ns)
+        else:
+            dialog.offers.add(transaction.id)
+            core.outputs.append(ReofferReceived(dialog.id, transaction.id, request))
+        self._go_on(dialog, now_ns)
+
+    def _go_on(self, dialog: Dialog, now_ns: int) -> None:
+        """Send what waited in line for a PRACK."""
+        provisionals = dialog.provisionals
+        first = self._core.by_id.get(dialog.first) if dialog.first is not None else None
+        while provisionals is not None and first is not None and provisionals.waiting is None and not provisionals.over:
+            if provisionals.queued:
+                self._send_reliably(first, dialog, provisionals.queued.popleft(), now_ns)
+            elif provisionals.final is not None:
+                final, provisionals.final = provisionals.final, None
+                self._answer(first, final.status, now_ns, **final.parts())
+            else:
+                return
+
+    def _send_reliably(self, transaction: ServerTransaction, dialog: Dialog, answer: Answer, now_ns: int) -> None:
+        """Send a provisional answer with a number of its own until its PRACK comes (RFC 3262 section 3)."""
+        core, timing = self._core, self._core.settings.timing
+        provisionals = dialog.provisionals = dialog.provisionals or reliable.first_of(core)
+        provisionals.rseq += 1
+        fields = (*answer.fields, ("Require", reliable.TAG), ("RSeq", str(provisionals.rseq)))
+        self._answer(transaction, answer.status, now_ns, **replace(answer, fields=fields).parts())
+        provisionals.waiting = waiting = Unpracked(
+            transaction=transaction,
+            rseq=provisionals.rseq,
+            data=transaction.last,
+            flow=transaction.flow,
+            described=bool(answer.body),
+            offered=bool(answer.body) and not transaction.request.body and not dialog.negotiated,
+            pause_ns=timing.t1_ns,
+            resend_ns=now_ns + timing.t1_ns,
+            give_up_ns=now_ns + timing.give_up_ns,
+        )
+        core.timers.set(waiting, waiting.deadline_ns())
 
     def _on_ack(self, request: Request, flow: Flow, now_ns: int) -> None:
         """An ACK belongs to a failure (its transaction) or to a 2xx (its dialog); it is never answered."""
@@ -300,6 +382,8 @@ class ServerSide:
             core.outputs.append(ReofferConfirmed(dialog.id, waiting.transaction_id, body))
         if dialog.bye_fields is not None:
             self.bye(dialog, now_ns)
+        else:
+            self._client.offers.poke(dialog, now_ns)
 
     # Answers
 
@@ -320,7 +404,42 @@ class ServerSide:
         if transaction is None or not transaction.pending:
             core.stats["late_answers"] += 1
             return
-        self._answer(transaction, status, now_ns, reason=reason, fields=fields, body=body, content_type=content_type)
+        answer, dialog = Answer(status, reason, tuple(fields), body, content_type), transaction.dialog
+        if dialog is None or dialog.first != transaction_id:
+            self._answer(transaction, status, now_ns, **answer.parts())
+        elif dialog.provisionals is not None and dialog.provisionals.final is not None:
+            core.stats["late_answers"] += 1
+        elif reliable.must_wait(dialog.provisionals, answer):
+            self._queue(dialog, answer)
+        elif reliable.is_reliable(transaction.request, status, body):
+            self._send_reliably(transaction, dialog, answer, now_ns)
+        else:
+            self._answer(transaction, status, now_ns, **answer.parts())
+
+    def _queue(self, dialog: Dialog, answer: Answer) -> None:
+        provisionals = dialog.provisionals
+        if provisionals is None:
+            return
+        if answer.status >= 200:
+            provisionals.final = answer
+        elif len(provisionals.queued) < reliable.MAX_QUEUED:
+            provisionals.queued.append(answer)
+        else:
+            self._core.stats["dropped_provisional_queue"] += 1
+
+    def withdraw(self, dialog: Dialog, now_ns: int) -> None:
+        """Hang up a call whose 2xx still waits for a PRACK: it is refused instead."""
+        first = self._core.by_id.get(dialog.first) if dialog.first is not None else None
+        if (
+            first is not None
+            and first.pending
+            and dialog.provisionals is not None
+            and dialog.provisionals.final is not None
+        ):
+            self._answer(first, 480, now_ns)
+            self._core.outputs.append(ByeFinished(dialog.id, None))
+        else:
+            self._core.stats["late_byes"] += 1
 
     def _answer(
         self,
@@ -335,9 +454,13 @@ class ServerSide:
     ) -> None:
         core, request, dialog = self._core, transaction.request, transaction.dialog
         lines = self._server_line
+        session = None
         if request.method in ("INVITE", "UPDATE") and 100 < status < 300:
             user = core.settings.user or request.target.user
             lines = f"Contact: <{contact_uri(transaction.flow, user)}>\r\n{self._allow_lines}{lines}"
+            if status >= 200 and (dialog is None or dialog.phase is not Phase.EARLY or request.method == "INVITE"):
+                session = session_timer.agree(request, core.settings)
+                fields = (*fields, *session_timer.answer_fields(session)) if session is not None else fields
         transaction.last = build_response(
             transaction.echo,
             status,
@@ -354,15 +477,42 @@ class ServerSide:
             return
         dialog.pending.discard(transaction.id)
         dialog.offers.discard(transaction.id)
+        if transaction.id == dialog.first:
+            self._end_provisionals(dialog)
         if request.method == "BYE" or (kind is On.FAILURE and transaction.id == dialog.first):
             core.drop_dialog(dialog)
-        elif request.method in ("INVITE", "UPDATE") and kind is On.SUCCESS:
-            self._accepted(transaction, dialog, body, now_ns)
+        elif request.method in ("INVITE", "UPDATE", "PRACK") and kind is On.SUCCESS:
+            if body:
+                dialog.description = (body, content_type)
+            if request.method != "PRACK":
+                self._accepted(transaction, dialog, body, now_ns)
+                self._begin_session(dialog, session, now_ns)
+        self._client.offers.poke(dialog, now_ns)
+
+    def _begin_session(self, dialog: Dialog, agreed: session_timer.Interval | None, now_ns: int) -> None:
+        """Run the interval that our 2xx named, in place of the one before."""
+        core = self._core
+        if dialog.session is not None:
+            core.timers.set(dialog.session, None)
+            dialog.session = None
+        if agreed is not None:
+            dialog.session = SessionTimer(dialog, agreed.seconds, we_refresh=agreed.refresher == "uas")
+            dialog.session.restart(now_ns)
+            core.timers.set(dialog.session, dialog.session.deadline_ns())
+
+    def _end_provisionals(self, dialog: Dialog) -> None:
+        """The INVITE has its final answer: nothing that came before is sent again."""
+        provisionals = dialog.provisionals
+        if provisionals is not None:
+            provisionals.over, provisionals.final = True, None
+            provisionals.queued.clear()
+            if provisionals.waiting is not None:
+                self._core.timers.set(provisionals.waiting, None)
 
     def _accepted(self, transaction: ServerTransaction, dialog: Dialog, body: bytes, now_ns: int) -> None:
         """A 2xx confirms the dialog, refreshes its target, and is sent again until the ACK comes."""
         core, request, timing = self._core, transaction.request, self._core.settings.timing
-        if dialog.phase is Phase.EARLY:
+        if transaction.id == dialog.first:
             dialog.phase = Phase.CONFIRMED
         elif request.contact is not None:
             dialog.target = request.contact.uri
@@ -381,12 +531,12 @@ class ServerSide:
         )
         core.timers.set(waiting, waiting.deadline_ns())
 
-    def _abandon(self, transaction: ServerTransaction, status: int, now_ns: int) -> None:
+    def _abandon(self, transaction: ServerTransaction, status: int, now_ns: int, reason: str = "") -> None:
         """Give an open INVITE its last answer without asking the application, and tell it."""
         first = transaction.dialog is None or transaction.dialog.first == transaction.id
         self._answer(transaction, status, now_ns)
         if first:
-            self._core.outputs.append(CallCancelled(transaction.id))
+            self._core.outputs.append(CallCancelled(transaction.id, _printable(reason)))
 
     def refuse_pending(self, dialog: Dialog, except_id: TransactionId | None, now_ns: int) -> None:
         """Answer 487 to what waits in a dialog that ends (section 15.1.2)."""
@@ -429,6 +579,18 @@ class ServerSide:
             return
         core.transmit(waiting.data, waiting.flow)
         waiting.pause_ns = min(2 * waiting.pause_ns, core.settings.timing.t2_ns)
+        waiting.resend_ns = now_ns + waiting.pause_ns
+        core.timers.set(waiting, waiting.deadline_ns())
+
+    def resend_provisional(self, waiting: Unpracked, now_ns: int) -> None:
+        """Send a provisional answer again, at twice the pause each time, or give the call up (RFC 3262 section 3)."""
+        core = self._core
+        if now_ns >= waiting.give_up_ns:
+            core.stats["expired_prack"] += 1
+            self._abandon(waiting.transaction, 504, now_ns)
+            return
+        core.transmit(waiting.data, waiting.flow)
+        waiting.pause_ns *= 2
         waiting.resend_ns = now_ns + waiting.pause_ns
         core.timers.set(waiting, waiting.deadline_ns())
 
@@ -491,6 +653,16 @@ class ServerSide:
         if flow.reliable or not self._core.settings.answer_to_sent_by or "rport" in via.params:
             return flow
         return Flow(flow.transport, (flow.remote[0], via.port or 5060), flow.local)
+
+
+def _crosses(dialog: Dialog, request: Request) -> bool:
+    """Tell whether an offer of the peer meets one of ours that is under way (RFC 3261 14.2, RFC 3311 section 5.2)."""
+    ours = dialog.offer
+    if ours is None or ours.retry_ns is not None:
+        return False
+    if request.method == "INVITE":
+        return ours.method == "INVITE" or bool(ours.body)
+    return bool(request.body) and bool(ours.body)
 
 
 def _printable(text: str) -> str:

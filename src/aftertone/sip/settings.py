@@ -39,14 +39,18 @@ class AgentSettings:
     """Goes into Server and User-Agent; empty sends neither."""
     user: str = ""
     """User part of our Contact; empty takes that of the Request-URI."""
-    allow: tuple[str, ...] = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "INFO", "UPDATE")
+    allow: tuple[str, ...] = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "INFO", "PRACK", "UPDATE")
     accept: tuple[str, ...] = ("application/sdp",)
     """Bodies that an INVITE or UPDATE may bring, the first of them the one that we write ourselves."""
-    supported: tuple[str, ...] = ()
+    supported: tuple[str, ...] = ("100rel", "timer")
     """Option tags that a peer may require."""
     allow_events: tuple[str, ...] = ()
     """Event packages; a SUBSCRIBE or NOTIFY for any other gets 489."""
     timing: Timing = field(default_factory=Timing)
+    session_expires_s: int = 1800
+    """How long a session may go without a refresh (RFC 4028); 0 asks for none, and keeps to what a peer asks for."""
+    min_se_s: int = 90
+    """The shortest such interval that a peer may ask for; no RFC lets it be shorter."""
     max_transactions: int = 20_000
     """Beyond it new calls get 503; requests inside calls may use as many again, so that calls can end under load."""
     max_dialogs: int = 5_000

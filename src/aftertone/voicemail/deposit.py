@@ -87,9 +87,14 @@ class Deposit:
         self.stage = Stage.GREETING
         self._durable = False
 
-    def answered(self) -> list[Effect]:
-        """The call is confirmed: the caller can hear us. Nothing is greeted that is over already."""
-        return [Play(GREETING)] if self.stage is Stage.GREETING else []
+    def answered(self, *, greeted: bool = False) -> list[Effect]:
+        """The call is confirmed: the caller can hear us. Nothing is greeted that is over already.
+
+        ``greeted``: the greeting was played before the answer, so what comes is the beep.
+        """
+        if self.stage is not Stage.GREETING:
+            return []
+        return [StopPlaying(), *self._commit()] if greeted else [Play(GREETING)]
 
     def durable(self) -> list[Effect]:
         """The beginning of this recording has reached the disk."""

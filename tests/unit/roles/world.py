@@ -183,6 +183,7 @@ class Sound:
         self.streams: dict[int, list[Stream]] = {}
         self.plays: dict[int, tuple[bytes, ...]] = {}
         self.recording: dict[int, int] = {}
+        self.held: dict[int, bool] = {}
         self.last_sound_ns = 0
 
     def lease(self) -> tuple[int, int]:
@@ -213,6 +214,10 @@ class Sound:
     def stop(self, row: int) -> None:
         assert row in self.leased
         self.table.playing[row] = False
+
+    def hold(self, row: int, now_ns: int, *, is_held: bool) -> None:
+        assert row in self.leased
+        self.held[row] = is_held
 
     def record(self, row: int, journal_call: int, now_ns: int) -> None:
         assert row in self.leased
@@ -343,10 +348,10 @@ class Caller:
     def confirm(self, body: bytes = b"") -> None:
         self.world.tell(sip.CallConfirmed(self.dialog, body))
 
-    def hang_up(self) -> sip.TransactionId:
+    def hang_up(self, extra: str = "") -> sip.TransactionId:
         """Say BYE; return the name under which its answer is found."""
         transaction = self.world.next_transaction()
-        self.world.tell(sip.DialogEnded(self.dialog, transaction, message("BYE", to_tag="us", cseq=9)))
+        self.world.tell(sip.DialogEnded(self.dialog, transaction, message("BYE", to_tag="us", cseq=9, extra=extra)))
         return transaction
 
     def offer(self, body: bytes, method: str = "INVITE") -> sip.TransactionId:
@@ -374,7 +379,9 @@ def message(method: str = "INVITE", **values: Any) -> Request:
 class World:
     """A switchboard and everything around it."""
 
-    def __init__(self, *, capacity: int = 4, agent_inside: bool = False, **calls: Any) -> None:
+    def __init__(
+        self, *, capacity: int = 4, agent_inside: bool = False, early_media: bool = False, **calls: Any
+    ) -> None:
         self.loop = VirtualLoop()
         self.story: list[str] = []
         self.journal = Notebook(self.story, self.loop.time)
@@ -391,7 +398,7 @@ class World:
         asyncio._set_running_loop(self.loop.face)
         try:
             self.board = Switchboard(
-                Settings.model_validate({"calls": calls}),
+                Settings.model_validate({"calls": calls, "sip": {"early_media": early_media}}),
                 cast(Any, endpoint),
                 cast(Any, self.sound),
                 cast(Any, Clips()),

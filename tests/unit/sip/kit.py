@@ -62,7 +62,8 @@ def request(
     ]
     kept = [line for line in lines if not drop or not line.startswith(f"{drop}:")]
     kept += [line for line in extra.split("\r\n") if line]
-    return "\r\n".join([f"{method} {uri} SIP/2.0", *kept, "", ""]).encode() + body
+    head = "\r\n".join([f"{method} {uri} SIP/2.0", *kept, "", ""])
+    return head.encode("utf-8", "surrogateescape") + body
 
 
 def parts(subject: Agent) -> tuple[list[Request | Response], list[Event]]:

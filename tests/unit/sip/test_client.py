@@ -184,11 +184,11 @@ def test_a_late_offer_is_answered_by_the_application() -> None:
     assert isinstance(event, CallAnswered)
     assert (messages, event.response.body) == ([], b"their offer")
     assert placed.answer(placed.invite, 200, body=b"their offer") == ([], [])
-    placed.agent.acknowledge(event.dialog_id, b"our answer", "application/sdp")
+    placed.agent.acknowledge(event.dialog_id, b"our answer", "application/sdp", 0)
     ack = parts(placed.agent)[0][0]
     assert (ack.body, ack.cseq.method) == (b"our answer", "ACK")
     assert placed.answer(placed.invite, 200)[0][0].body == b"our answer"
-    placed.agent.acknowledge(event.dialog_id, b"again", "application/sdp")
+    placed.agent.acknowledge(event.dialog_id, b"again", "application/sdp", 0)
     assert parts(placed.agent) == ([], [])
 
 

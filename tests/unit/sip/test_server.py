@@ -471,7 +471,7 @@ def test_options_inside_and_outside_a_call_name_what_we_can() -> None:
     [
         (request("REGISTER"), 405),
         (request("FROBNICATE"), 501),
-        (request(extra="Require: 100rel"), 420),
+        (request(extra="Require: replaces"), 420),
         (request(content_type="text/plain"), 415),
         (request(uri="nobody:knows"), 416),
         (request("SUBSCRIBE", extra="Event: x"), 489),

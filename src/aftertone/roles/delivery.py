@@ -17,6 +17,7 @@ from aftertone.delivery.deliver import Deliverer
 from aftertone.errors import AftertoneError
 from aftertone.files import OsFiles
 from aftertone.journal.reader import READ_PATIENCE, JournalReader
+from aftertone.roles.counts import Publisher
 from aftertone.roles.folder import write_status
 from aftertone.roles.process import Start, run_role
 from aftertone.store.blobs import DirectoryBlobs
@@ -64,15 +65,18 @@ def _deliver(start: Start, catalog: Catalog) -> bool:
     deliverer = Deliverer(reader, DirectoryBlobs(start.folder.blobs), catalog, logger=start.logger)
     deliverer.recover()
     start.ready({})
+    counts = Publisher(start.folder, "delivery", catalog.data_version, catalog.waiting, logger=start.logger)
     told_s = 0.0
     while True:
         worked = deliverer.step(time.monotonic_ns())
+        counts.look()
         now_s = time.monotonic()
         if now_s - told_s >= STATUS_S:
             told_s = now_s
             write_status(start.folder, "delivery", {"metrics": deliverer.metrics(), "alarms": _alarms(deliverer)})
         if not worked and _stopped(IDLE_S):
             deliverer.step(time.monotonic_ns())
+            counts.look(at_once=True)
             return True
 
 

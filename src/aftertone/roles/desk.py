@@ -27,6 +27,7 @@ from aftertone.config import Settings
 from aftertone.errors import AftertoneError, ConfigError, StorageError
 from aftertone.files import OS_FILES, Files
 from aftertone.model import Mailbox
+from aftertone.roles.counts import LOOK_S, Publisher
 from aftertone.roles.folder import Folder, digest, read_status, write_status
 from aftertone.roles.process import Start, run_role
 from aftertone.store.blobs import DirectoryBlobs
@@ -211,13 +212,24 @@ async def _serve(start: Start) -> None:
             start.logger.error("no login link could be made; 'aftertone login-link' makes one later", error=str(error))
     start.ready(facts)
     start.logger.info("desk is open", url=base)
+    counts = Publisher(start.folder, "desk", catalog.data_version, catalog.waiting, logger=start.logger)
+    publishing = asyncio.create_task(_publish_counts(counts))
     try:
         while not serving.done():
             write_status(start.folder, "desk", {"url": base})
             await asyncio.wait([serving], timeout=1.0)
         await serving
     finally:
+        publishing.cancel()
+        await asyncio.gather(publishing, return_exceptions=True)
         catalog.close()
+
+
+async def _publish_counts(counts: Publisher) -> None:
+    while True:
+        # In a thread: a catalog that is being written may hold its readers for a moment.
+        await asyncio.to_thread(counts.look, at_once=True)
+        await asyncio.sleep(LOOK_S)
 
 
 async def open_patiently(start: Start, sock: socket.socket) -> tuple[Catalog, DeskServices]:

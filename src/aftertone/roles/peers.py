@@ -141,6 +141,15 @@ class Peers:
             self._last = (request, self._meet(request, flow))
         return self._last[1]
 
+    def known(self, request: Request, flow: Flow) -> Peer | Turned:
+        """Return who asks for something that is not for strangers, such as how many messages wait, or how he is refused."""
+        met = self._meet(request, flow)
+        return self._turn(stale=False) if isinstance(met, Peer) and met.kind is PeerKind.STRANGER else met
+
+    def login(self, request: Request, flow: Flow) -> Peer | Turned:
+        """Return who proves by a secret who he is, wherever he asks from, or how he is refused."""
+        return self._by_login(self._check(request), flow)
+
     def door(self, request: Request, flow: Flow) -> Refusal | None:
         """Say for the agent how to refuse an INVITE, None to let it in; see ``Agent.admit_by``."""
         met = self.of(request, flow)
@@ -182,6 +191,11 @@ class Peers:
         if at_home is not None and not at_home.user:
             return self._trunk(at_home)
         checked = self._check(request)
+        if checked.verdict is Verdict.ABSENT and at_home is None and self._settings.callers == "anyone":
+            return Peer(PeerKind.STRANGER, srtp=self._settings.srtp)
+        return self._by_login(checked, flow)
+
+    def _by_login(self, checked: Checked, flow: Flow) -> Peer | Turned:
         if checked.verdict is Verdict.OK:
             peer = self._who_logged_in(checked.user, flow.remote[0])
             if peer is not None:
@@ -196,8 +210,6 @@ class Peers:
             self.counters["wrong_logins"] += 1
             if self._on_wrong_login is not None:
                 self._on_wrong_login(flow)
-        elif checked.verdict is Verdict.ABSENT and at_home is None and self._settings.callers == "anyone":
-            return Peer(PeerKind.STRANGER, srtp=self._settings.srtp)
         return self._turn(stale=checked.verdict is Verdict.STALE)
 
     def _turn(self, *, stale: bool) -> Turned:

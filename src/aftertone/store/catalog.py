@@ -140,6 +140,11 @@ class Catalog:
         with self._database.read() as connection:
             return messages.count(connection, key)
 
+    def waiting(self) -> dict[str, tuple[int, int]]:
+        """Return how many new and how many heard messages each mailbox has, by its key; what a lamp shows."""
+        with self._database.read() as connection:
+            return messages.count_waiting(connection)
+
     # Refused calls
 
     def record_refusal(

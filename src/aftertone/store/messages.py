@@ -149,6 +149,20 @@ def count(connection: sa.Connection, key: str | None) -> Counts:
     return Counts(found.get("new", 0), found.get("heard", 0), found.get("hangups", 0), found.get("deleted", 0))
 
 
+def count_waiting(connection: sa.Connection) -> dict[str, tuple[int, int]]:
+    """Count new and heard messages of each mailbox that has any, by key; an index answers this too."""
+    query = (
+        sa.select(messages.c.mailbox, messages.c.state, sa.func.count())
+        .where(messages.c.kind == Kind.MESSAGE.value, messages.c.state.in_((State.NEW.value, State.HEARD.value)))
+        .group_by(messages.c.mailbox, messages.c.state)
+    )
+    found: dict[str, tuple[int, int]] = {}
+    for key, state, number in connection.execute(query):
+        new, heard = found.get(key, (0, 0))
+        found[key] = (number, heard) if state == State.NEW else (new, number)
+    return found
+
+
 def insert_refusal(connection: sa.Connection, refusal: Refusal) -> bool:
     """Add a refusal, dropping the oldest beyond the limit; False when the id is there already."""
     if refusal_exists(connection, refusal.id):

@@ -173,7 +173,7 @@ def entry_kind(section: str, key: str) -> type[Section]:
     return entry
 
 
-_LISTS: Final = frozenset({"names", "addresses", "mailboxes"})
+_LISTS: Final = frozenset({"names", "addresses", "mailboxes", "digest"})
 """Settings that hold several values: separated by commas in the environment."""
 KNOWN: Final[Mapping[str, frozenset[str]]] = {name: frozenset(kind.model_fields) for name, kind in _sections()}
 """Section name to its keys."""

@@ -148,6 +148,11 @@ class Sip(Section):
         default="ignore",
         description="Programs that are known to look for systems to break into: give them no answer at all, or answer as to anybody.",
     )
+    digest: tuple[Literal["SHA-512-256", "SHA-256", "MD5"], ...] = Field(
+        default=("SHA-256", "MD5"),
+        min_length=1,
+        description="Algorithms of the logins that we ask for, the best first. MD5 alone for a peer that reads only the first.",
+    )
     early_media: bool = Field(
         default=False,
         description="Play the greeting before the call is answered, where the caller's side lets it through.",

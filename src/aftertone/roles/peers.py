@@ -119,7 +119,7 @@ class Peers:
         self._settings, self._logger, self._clock_ns = settings, logger, clock_ns
         self.account_of = account_of
         self._on_wrong_login = on_wrong_login
-        self._digest = DigestServer(REALM, secret)
+        self._digest = DigestServer(REALM, secret, offered=settings.digest)
         self._networks = _networks_of(settings.trunks)
         self._logins: Final = {trunk.user: trunk for trunk in settings.trunks if trunk.user}
         self._phones: Final = {phone.user: phone for phone in settings.phones}

@@ -43,7 +43,7 @@ from aftertone.roles.timekeeper import Reading
 from aftertone.sdp import negotiation
 from aftertone.sdp.negotiation import MediaPlan
 from aftertone.sip import events as sip
-from aftertone.sip.diversion import diversion_of
+from aftertone.sip.diversion import Diversion, diversion_of
 from aftertone.sip.flow import Flow
 from aftertone.sip.identity import claims_of, target_user
 from aftertone.sip.message import Request, serialize
@@ -65,6 +65,7 @@ class Ringing:
     row: int
     port: int
     peer: Peer
+    diversion: Diversion | None
     timer: asyncio.TimerHandle | None = None
     media: Media | None = None
     """What was described before the answer."""
@@ -267,10 +268,10 @@ class Switchboard:
         except BaseException:
             self.plane.release(row)
             raise
-        ringing = Ringing(event, choice.mailbox, choice.reason, row, port, peer)
+        ringing = Ringing(event, choice.mailbox, choice.reason, row, port, peer, diversion_of(request))
         self._ringing[event.transaction_id] = ringing
         rings = self._settings.calls.rings if choice.mailbox.rings is None else choice.mailbox.rings
-        if diversion_of(request) is not None or not rings:
+        if ringing.diversion is not None or not rings:
             self._rung(ringing)
             return
         # Who insists on reliable answers and made no offer wants ours in the first of them (RFC 3262 section 5).
@@ -373,7 +374,7 @@ class Switchboard:
     def _envelope(self, ringing: Ringing, media: Media, now: Reading) -> Envelope:
         request, flow = ringing.event.request, ringing.event.flow
         plan = media.plan
-        claims, diversion = claims_of(request, trusted=ringing.peer.trust), diversion_of(request)
+        claims, diversion = claims_of(request, trusted=ringing.peer.trust), ringing.diversion
         return Envelope(
             id=self._clock.mint(now, self._entropy(10)),
             mailbox=ringing.mailbox.name,

@@ -96,7 +96,7 @@ def called_of(request: Request) -> Iterator[Called]:
 
     The target of the Request-URI, its user, P-Called-Party-ID, Diversion, History-Info, To. Never raises.
     """
-    uri = _uri(request.uri)
+    uri = _target(request)
     if uri is not None:
         target = uri.params.get("target")
         if target:
@@ -128,7 +128,7 @@ def diversion_of(request: Request) -> Diversion | None:
     history = _history(request)
     for entry, reason in _left_behind(history):
         return Diversion("" if entry.hidden else entry.user, reason, "History-Info", hidden=entry.hidden)
-    uri = _uri(request.uri)
+    uri = _target(request)
     if uri is not None and "cause" in uri.params:
         by = number_of(unescape(uri.params.get("target") or ""))
         return Diversion(by, _cause(uri.params.get("cause")), "request URI")
@@ -233,6 +233,13 @@ def _address(value: str) -> NameAddr | None:
 def _uri(text: str) -> Uri | None:
     try:
         return parse_uri(text)
+    except ParseError:
+        return None
+
+
+def _target(request: Request) -> Uri | None:
+    try:
+        return request.target
     except ParseError:
         return None
 

@@ -68,12 +68,12 @@ def claims_of(request: Request, *, trusted: bool) -> Claims:
     ``trusted``: the peer belongs to our trust domain, so that P-Asserted-Identity goes before From and counts even for
     an anonymous From, unless the caller asked for privacy. Spec: RFC 3325 sections 5 and 7, RFC 3323 section 4.2.
     """
-    wishes = {word.strip().lower() for word in ";".join(request.headers.get("privacy", ())).split(";", 16)}
+    wishes = _wishes(request)
     sources: list[tuple[str, list[NameAddr]]] = []
     if trusted and "header" not in wishes:
         sources.append(("P-Asserted-Identity", _addresses(request, "p-asserted-identity")))
         sources.append(("Remote-Party-ID", _calling(_addresses(request, "remote-party-id"))))
-    sources.append(("From", _addresses(request, "from")[:1]))
+    sources.append(("From", _from(request)))
     hidden = bool(wishes & {"id", "user"}) or (trusted and _asks_to_hide(sources))
     verstat = _verstat(sources) if trusted else ""
     identity = ", ".join(request.headers.get("identity", ())) if trusted else ""
@@ -83,7 +83,7 @@ def claims_of(request: Request, *, trusted: bool) -> Claims:
     header, number = next(
         ((header, number) for header, addresses in sources if (number := _best_number(addresses))), ("", "")
     )
-    shown = (_shown(address.display) for _, addresses in sources for address in addresses)
+    shown = (_shown(address.display) for _, addresses in sources for address in addresses if address.display)
     return Claims(
         Caller(number, next(filter(None, shown), "")), header, verstat, readable(kept.encode("utf-8", "replace"))
     )
@@ -95,7 +95,9 @@ def number_of(uri_text: str) -> str:
         uri = parse_uri(uri_text)
     except ParseError:
         return ""
-    user = unescape(uri.user.partition(";")[0])
+    user = uri.user.partition(";")[0]
+    if "%" in user or not (user.isascii() and user.isprintable()):
+        user = unescape(user)
     host = uri.host.lower()
     if user.lower() in _ANONYMOUS or host == "anonymous.invalid" or host.endswith(".anonymous.invalid"):
         return ""
@@ -124,11 +126,22 @@ def list_of(request: Request, name: str) -> list[str]:
     return found
 
 
+def _wishes(request: Request) -> set[str]:
+    """Return the words of Privacy. Spec: RFC 3323 section 4.2."""
+    values = request.headers.get("privacy")
+    return {word.strip().lower() for word in ";".join(values).split(";", 16)} if values else set()
+
+
+def _from(request: Request) -> list[NameAddr]:
+    try:
+        return [request.from_]
+    except ParseError:
+        return []
+
+
 def _addresses(request: Request, name: str) -> list[NameAddr]:
-    # From is one address: what looks like a list there is the name of somebody who has a comma in it.
-    values = request.headers.get(name, []) if name == "from" else list_of(request, name)
     found = []
-    for value in values[:MOST_ADDRESSES]:
+    for value in list_of(request, name)[:MOST_ADDRESSES]:
         try:
             found.append(parse_address(value))
         except ParseError:
@@ -160,6 +173,8 @@ def _verstat(sources: list[tuple[str, list[NameAddr]]]) -> str:
     """Return the first ``verstat``: peers put it behind the number, into the URI, or behind the address."""
     for _, addresses in sources:
         for address in addresses:
+            if "verstat" not in address.uri.lower() and "verstat" not in address.params:
+                continue
             try:
                 uri = parse_uri(address.uri)
                 inner = parse_params(uri.user.partition(";")[2]) if ";" in uri.user else {}

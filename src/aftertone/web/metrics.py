@@ -100,6 +100,10 @@ class _Reading(Collector):
         oldest_ms = oldest_unheard_ms(services.catalog)
         age_s = 0.0 if oldest_ms is None else max(0.0, (services.now_unix_ms() - oldest_ms) / 1000)
         yield _gauge("oldest_unheard_age_seconds", "Age of the oldest unheard message; 0 when there is none.", age_s)
+        by_line = CounterMetricFamily("aftertone_calls_by_line", "Answered calls of a line.", labels=["kind", "name"])
+        for line in standing.lines:
+            by_line.add_metric([line.kind, line.name], float(line.calls))
+        yield by_line
         build = GaugeMetricFamily("aftertone_build_info", "The running version.", labels=["version"])
         build.add_metric([services.version], 1.0)
         yield build

@@ -21,6 +21,7 @@ from aftertone.web.services import DeskServices
 
 MAX_ALARMS: Final = 20
 MAX_METRICS: Final = 500
+MAX_LINES: Final = 500
 
 _WORD: Final = re.compile(r"[a-z0-9_-]{1,64}")
 _METRIC: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,120}")
@@ -35,6 +36,17 @@ class Alarm:
 
 
 @dataclass(frozen=True, slots=True)
+class LineUse:
+    """How much an account or trunk was used since the line started."""
+
+    kind: str
+    name: str
+    calls: int
+    last_call_unix_ms: int
+    """0 when there was none yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """The state of the machine at one moment."""
 
@@ -45,6 +57,7 @@ class Standing:
     sip_address: str
     alarms: tuple[Alarm, ...]
     line_metrics: tuple[tuple[str, float], ...]
+    lines: tuple[LineUse, ...] = ()
 
     @property
     def status(self) -> str:
@@ -88,6 +101,17 @@ def _metrics(said: Mapping[str, object] | None) -> tuple[tuple[str, float], ...]
     return tuple(sorted(numbers)[:MAX_METRICS])
 
 
+def _lines(said: Mapping[str, object] | None) -> tuple[LineUse, ...]:
+    given = said.get("lines") if said is not None else None
+    found = [one for one in given if isinstance(one, Mapping)] if isinstance(given, list) else []
+    uses = []
+    for one in found[:MAX_LINES]:
+        kind, name, calls, last = (one.get(key) for key in ("kind", "name", "calls", "last_call_unix_ms"))
+        if isinstance(kind, str) and isinstance(name, str) and isinstance(calls, int) and isinstance(last, int):
+            uses.append(LineUse(kind[:32], name[:64], calls, last))
+    return tuple(uses)
+
+
 def judge(line: Mapping[str, object] | None, delivery: Mapping[str, object] | None) -> Standing:
     """Return how the machine stands by what the line and delivery said last (None: nothing lately)."""
     taking_calls = line is not None and line.get("taking_calls") is True
@@ -112,6 +136,7 @@ def judge(line: Mapping[str, object] | None, delivery: Mapping[str, object] | No
         sip_address=address[:200] if isinstance(address, str) else "",
         alarms=tuple(alarms[:MAX_ALARMS]),
         line_metrics=_metrics(line),
+        lines=_lines(line),
     )
 
 

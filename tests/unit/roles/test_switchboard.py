@@ -186,6 +186,58 @@ def test_the_begin_record_is_handed_over_before_the_200_and_says_everything() ->
     assert b"m=audio 20000 " in world.switch.bodies[caller.transaction]
 
 
+SPOOFED = (
+    "P-Asserted-Identity: <tel:+15550101;verstat=TN-Validation-Passed>\r\n"
+    "Identity: eyJhbGciOiJFUzI1NiJ9.e30.c2ln;alg=ES256\r\nDiversion: <sip:200@192.0.2.9>;reason=no-answer\r\n"
+)
+TRUNK = {"name": "pbx", "addresses": [FLOW.remote[0]]}
+
+
+def test_what_a_trunk_asserts_is_in_the_envelope() -> None:
+    world = World(sip={"trunks": [TRUNK]})
+    world.set_mailboxes(Mailbox("main"), Mailbox("anna", numbers=("200",)))
+    assert world.invite(user="*97", extra=SPOOFED).answers == [200]
+    (envelope,) = world.envelopes()
+    assert (envelope["mailbox"], envelope["mailbox_reason"]) == ("anna", "Diversion")
+    assert envelope["caller"] == {"number": "+15550101", "name": "Ann"}
+    assert envelope["origin"] == {
+        "line_kind": "trunk",
+        "line": "pbx",
+        "caller_header": "P-Asserted-Identity",
+        "verstat": "TN-Validation-Passed",
+        "diverted_by": "200",
+        "divert_reason": "no-answer",
+    }
+    assert envelope["identity"].startswith("eyJ")
+    (facts,) = world.board.peers.facts()
+    assert (facts["name"], facts["calls"]) == ("pbx", 1)
+
+
+def test_what_a_stranger_asserts_is_not_believed_although_it_finds_the_mailbox() -> None:
+    world = World(sip={"trunks": [{**TRUNK, "addresses": ["198.51.100.1"]}]})
+    world.set_mailboxes(Mailbox("main"), Mailbox("anna", numbers=("200",)))
+    world.invite(user="*97", extra=SPOOFED)
+    (envelope,) = world.envelopes()
+    assert (envelope["mailbox"], envelope["caller"]["number"], envelope["identity"]) == ("anna", "ann", "")
+    assert (envelope["origin"]["line_kind"], envelope["origin"]["verstat"]) == ("stranger", "")
+    assert envelope["origin"]["diverted_by"] == "200"
+
+
+def test_the_mailbox_of_a_trunk_goes_before_what_its_calls_say() -> None:
+    world = World(sip={"trunks": [{**TRUNK, "mailbox": "office"}]})
+    world.set_mailboxes(Mailbox("main"), Mailbox("office", rings=0))
+    world.invite(user="main")
+    (envelope,) = world.envelopes()
+    assert (envelope["mailbox"], envelope["mailbox_reason"]) == ("office", "trunk pbx")
+
+
+def test_a_stranger_who_may_not_call_is_refused() -> None:
+    world = World(sip={"callers": "known"})
+    assert world.invite().answers == [403]
+    assert not world.journal.begins
+    world.rest()
+
+
 def test_a_caller_who_gives_up_while_it_rings_leaves_nothing() -> None:
     world = World()
     caller = world.invite()

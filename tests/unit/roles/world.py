@@ -380,7 +380,13 @@ class World:
     """A switchboard and everything around it."""
 
     def __init__(
-        self, *, capacity: int = 4, agent_inside: bool = False, early_media: bool = False, **calls: Any
+        self,
+        *,
+        capacity: int = 4,
+        agent_inside: bool = False,
+        early_media: bool = False,
+        sip: dict[str, Any] | None = None,
+        **calls: Any,
     ) -> None:
         self.loop = VirtualLoop()
         self.story: list[str] = []
@@ -398,7 +404,7 @@ class World:
         asyncio._set_running_loop(self.loop.face)
         try:
             self.board = Switchboard(
-                Settings.model_validate({"calls": calls, "sip": {"early_media": early_media}}),
+                Settings.model_validate({"calls": calls, "sip": {"early_media": early_media, **(sip or {})}}),
                 cast(Any, endpoint),
                 cast(Any, self.sound),
                 cast(Any, Clips()),

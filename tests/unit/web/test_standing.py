@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aftertone.web.standing import MAX_ALARMS, MAX_METRICS, Alarm, judge
+from aftertone.web.standing import MAX_ALARMS, MAX_METRICS, Alarm, LineUse, judge
 
 
 def test_all_well() -> None:
@@ -37,12 +37,18 @@ def test_nonsense_counts_as_not_said() -> None:
         "calls": "many",
         "metrics": {"ok": 1, 5: 2, "no spaces": 3, "text": "4"} | {f"m{number}": number for number in range(1000)},
         "sip_address": ["x"],
+        "lines": ["x", {"kind": "trunk", "name": 5, "calls": 1, "last_call_unix_ms": 0}, {}],
     }
     standing = judge(line, {})
     assert not standing.taking_calls
     assert len(standing.alarms) == MAX_ALARMS
     assert len(standing.line_metrics) == MAX_METRICS
-    assert (standing.calls, standing.sip_address) == (0, "")
+    assert (standing.calls, standing.sip_address, standing.lines) == (0, "", ())
+
+
+def test_lines_are_told_with_their_use() -> None:
+    said = [{"kind": "trunk", "name": "pbx", "calls": 2, "last_call_unix_ms": 7}]
+    assert judge({"lines": said}, {}).lines == (LineUse("trunk", "pbx", 2, 7),)
 
 
 def test_the_mark_changes_with_what_is_shown_only() -> None:

@@ -299,6 +299,8 @@ class Envelope:
     origin: Origin = Origin()
     identity: str = ""
     """The Identity header (RFC 8224) of a trusted peer. Nobody here has checked its signature."""
+    srtp: str = ""
+    """What the sound was encrypted with when the call was answered, a ``Suite``; empty when it was not."""
 
     def to_json(self) -> dict[str, object]:
         """Return the form that the journal and the audio files store (version 1)."""
@@ -318,6 +320,7 @@ class Envelope:
             "clock": self.clock.value,
             "origin": self.origin.to_json(),
             "identity": self.identity,
+            "srtp": self.srtp,
         }
 
     @staticmethod
@@ -347,6 +350,7 @@ class Envelope:
             clock=Clock.read(data.get("clock")),
             origin=Origin.from_json(data.get("origin")),
             identity=str(data.get("identity", "")),
+            srtp=str(data.get("srtp", "")),
         )
 
 
@@ -399,3 +403,5 @@ class Message:
     end_detail: str = ""
     """What the peer said about the end, a Reason header as it came (RFC 3326), such as ``Q.850;cause=16``."""
     origin: Origin = Origin()
+    srtp: str = ""
+    """What the sound was encrypted with on its way, a ``Suite``; empty unless all of the call was."""

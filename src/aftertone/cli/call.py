@@ -16,6 +16,14 @@ from aftertone.cli.options import Json
 from aftertone.model import Codec
 
 
+class Encryption(StrEnum):
+    """Whether keys for SRTP are offered."""
+
+    OFF = "off"
+    OPTIONAL = "optional"
+    REQUIRED = "required"
+
+
 class CodecName(StrEnum):
     """Codecs by the names people type."""
 
@@ -33,6 +41,9 @@ def call(
     codec: Annotated[CodecName | None, typer.Option(help="Offer this codec alone.", case_sensitive=False)] = None,
     caller: Annotated[str, typer.Option("--from", help="SIP address to call from.")] = "",
     name: Annotated[str, typer.Option(help="Name to show.")] = "",
+    srtp: Annotated[
+        Encryption, typer.Option(help="Encrypt the sound: off, optional (if the other side can), required.")
+    ] = Encryption.OFF,
     drop: Annotated[bool, typer.Option("--drop", help="Go away without hanging up, as an empty battery does.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -46,7 +57,7 @@ def call(
 
     clip = load_clip(play) if play is not None else prompt("sample_message")
     chosen = None if codec is None else {c.value.lower(): c for c in Codec}[codec.value]
-    wish = Wish(uri, clip, chosen, caller, name, not drop)
+    wish = Wish(uri, clip, chosen, caller, name, not drop, srtp=srtp.value)
 
     async def run() -> TestCaller:
         tester = TestCaller(wish, (lambda _: None) if as_json else typer.echo)

@@ -23,6 +23,7 @@ from aftertone.audio.vad import speech_spans
 from aftertone.delivery.assemble import Assembled, assemble
 from aftertone.delivery.held import HeldCall
 from aftertone.delivery.rtpdump import SUFFIX, pack_rtpdump
+from aftertone.delivery.secrecy import read_secrecy
 from aftertone.journal import PacketBatch
 from aftertone.journal.segment import NO_FLOOR, Floor
 from aftertone.model import Caller, Clock, EndReason, Envelope, Kind, Message, State, mint_id
@@ -98,6 +99,7 @@ def wrap(
     assembled = assemble(envelope, packets, call.end, call.events)
     kind, doubts = _kind(assembled, detect)
     reason, oddities = _end_reason(call)
+    srtp, openness = read_secrecy(envelope, call.events)
     message = Message(
         id=envelope.id,
         mailbox=envelope.mailbox if valid_mailbox_name(envelope.mailbox) else DEFAULT_MAILBOX,
@@ -117,11 +119,12 @@ def wrap(
         blob_bytes=0,
         mailbox_reason=envelope.mailbox_reason,
         forwarded=envelope.forwarded,
-        notes=(*notes, *assembled.notes, *doubts, *oddities, *_call_notes(call, assembled)),
+        notes=(*notes, *assembled.notes, *doubts, *oddities, *openness, *_call_notes(call, assembled)),
         clock=envelope.clock,
         holds=assembled.holds,
         end_detail=_end_detail(call),
         origin=envelope.origin,
+        srtp=srtp,
     )
     audio = io.BytesIO()
     if message.blob:

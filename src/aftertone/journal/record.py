@@ -122,7 +122,7 @@ class Begin:
     """Names the call in the records that follow; unique within the epoch, 32 bits."""
     envelope_json: bytes
     invite: bytes
-    """The INVITE as it arrived."""
+    """The INVITE as it arrived, with asterisks in the place of keys for SRTP."""
     at_ns: int
     unix_ms: int
 

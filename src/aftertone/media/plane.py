@@ -141,7 +141,7 @@ class Plane:
         self._stripe = np.arange(capacity) // BLOCK_ROWS * 2 % STRIPES
         self._turn = 0
         self.received_packets = 0
-        self.dropped: dict[str, int] = {"malformed": 0, "stranger": 0, "payload_type": 0}
+        self.dropped: dict[str, int] = {"malformed": 0, "stranger": 0, "payload_type": 0, "unauthentic": 0}
 
     @property
     def live(self) -> int:
@@ -247,6 +247,10 @@ class Plane:
         arrived = receiver.arrivals(filled, now_ns)
         owner = np.repeat(rows, counts)
         self.received_packets += filled
+        refused = self.table.protection.open(owner, receiver.arena, receiver.lengths)
+        # Their length is 0 now, which would read as malformed.
+        self.dropped["unauthentic"] += refused
+        self.dropped["malformed"] -= refused
         headers = parse(receiver.arena[:filled], receiver.lengths[:filled])
         good = self._admit(headers, owner, filled, events)
         self._hear_keys(headers, owner, good, events, now_ns)

@@ -125,6 +125,7 @@ class Player:
         sender.lengths[:count] = [HEADER_BYTES + len(payload) for payload in payloads]
         sender.names[:count] = table.remote_name[rows]
         sender.name_lengths[:count] = table.remote_length[rows]
+        table.protection.protect(rows, arena, sender.lengths)
         sender.ready(count)
         known = table.remote_length[rows] > 0
         for index, row in enumerate(rows.tolist()):

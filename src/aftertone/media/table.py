@@ -11,8 +11,9 @@ from typing import Final
 
 import numpy as np
 
+from aftertone.media.protection import Protection
 from aftertone.media.sockets import NAME_BYTES
-from aftertone.model import CLOCK_RATE_HZ, Codec
+from aftertone.model import CLOCK_RATE_HZ, Codec, MasterKey
 
 CODECS: Final = (Codec.PCMU, Codec.PCMA, Codec.G722, Codec.OPUS)
 """Position in this tuple is a codec's number in the table."""
@@ -32,6 +33,9 @@ class Stream:
     """Where the peer says it wants to hear us; None while it does not (hold)."""
     ptime_ms: int = 20
     """Sound in each packet that the peer wants, 10 to 60; of Opus any length will do."""
+    sending: MasterKey | None = None
+    receiving: MasterKey | None = None
+    """What the stream is protected with; both None when it is not encrypted."""
 
 
 class Table:
@@ -66,6 +70,7 @@ class Table:
         self.remote_length = np.zeros(capacity, dtype=np.int32)
         self.sockets: list[socket.socket | None] = [None] * capacity
         self.clips: list[tuple[bytes, ...]] = [()] * capacity
+        self.protection = Protection(capacity)
 
     def begin(self, row: int, sock: socket.socket, *, sequence: int, timestamp: int, ssrc: int) -> None:
         """Make ``row`` a fresh call, which accepts nothing before ``agree``."""
@@ -96,11 +101,13 @@ class Table:
         self.noise_type[row] = -1 if stream.comfort_noise is None else stream.comfort_noise
         self.accepts[row] = False
         self.accepts[row, list(stream.accepted)] = True
+        self.protection.agree(row, stream.sending, stream.receiving)
 
     def end(self, row: int) -> socket.socket | None:
         """Free ``row``; returns its socket for the owner to close."""
         self.active[row] = self.recording[row] = self.playing[row] = False
         self.clips[row] = ()
+        self.protection.end(row)
         sock, self.sockets[row] = self.sockets[row], None
         return sock
 

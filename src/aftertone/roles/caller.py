@@ -28,7 +28,9 @@ from aftertone.model import SAMPLE_RATE_HZ, Codec
 from aftertone.net.addresses import local_host_towards
 from aftertone.net.endpoint import SipEndpoint
 from aftertone.rtp.packet import serialize
+from aftertone.rtp.srtp import SrtpReceiver, SrtpSender
 from aftertone.sdp import negotiation
+from aftertone.sdp.crypto import Policy, Secrecy
 from aftertone.sdp.negotiation import MediaPlan
 from aftertone.sip import events as sip
 from aftertone.sip.flow import Address, Transport, bracketed
@@ -59,6 +61,8 @@ class Wish:
     hang_up: bool = True
     """False goes away without a BYE, as a phone with an empty battery does."""
     headers: tuple[tuple[str, str], ...] = ()
+    srtp: Policy = "off"
+    """Whether to offer keys: not at all, for who takes them (RFC 8643), or in a profile that needs them."""
 
 
 @dataclass(slots=True)
@@ -76,6 +80,8 @@ class Outcome:
     bye_status: int | None = None
     failure: str = ""
     status: int = 0
+    srtp: str = ""
+    """What the sound was encrypted with; empty when it was not."""
 
 
 @dataclass(slots=True)
@@ -117,14 +123,34 @@ def _is_beep(samples: Samples, rate_hz: int) -> bool:
 class _Rtp(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self.on_packet: Callable[[bytes], None] | None = None
+        self._sender: SrtpSender | None = None
+        self._receiver: SrtpReceiver | None = None
         self.transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:  # noqa: ARG002 - the protocol's signature
-        if self.on_packet is not None and len(data) > 12 and data[0] >> 6 == 2:
-            self.on_packet(data)
+        opened = data if self._receiver is None else self._receiver.open(data)
+        if self.on_packet is not None and opened is not None and len(opened) > 12 and opened[0] >> 6 == 2:
+            self.on_packet(opened)
+
+    def protect(self, plan: MediaPlan) -> str:
+        """Speak and hear as agreed from now on; returns the suite, empty for none. The same keys again change nothing."""
+        keys = plan.keys
+        if keys is None:
+            self._sender = self._receiver = None
+            return ""
+        if self._sender is None or self._sender.master != keys.sending:
+            self._sender = SrtpSender(keys.sending)
+        if self._receiver is None or self._receiver.master != keys.receiving:
+            self._receiver = SrtpReceiver(keys.receiving)
+        return keys.sending.suite.value
+
+    def send(self, packet: bytes, address: tuple[str, int]) -> None:
+        """Send one packet, protected if that was agreed."""
+        if self.transport is not None:
+            self.transport.sendto(packet if self._sender is None else self._sender.protect(packet), address)
 
 
 class TestCaller:
@@ -164,7 +190,12 @@ class TestCaller:
             port = rtp_transport.get_extra_info("sockname")[1]
             codecs = negotiation.DEFAULT_CODECS if self._wish.codec is None else (self._wish.codec,)
             self._offer = negotiation.offer(
-                local_host=local_host, local_port=port, session_id=secrets.randbits(48), version=1, codecs=codecs
+                local_host=local_host,
+                local_port=port,
+                session_id=secrets.randbits(48),
+                version=1,
+                codecs=codecs,
+                secrecy=Secrecy(self._wish.srtp, secrets.token_bytes),
             )
             self._report(f"calling {self._wish.uri}")
             self._call = endpoint.invite(
@@ -199,7 +230,8 @@ class TestCaller:
         plan = self._plan = negotiation.plan_from_answer(self._offer, answered.response.body)
         self._dialog = answered.dialog_id
         self.outcome.codec = plan.codec.value
-        self._report(f"answered ({plan.codec.value})")
+        self.outcome.srtp = rtp.protect(plan)
+        self._report(f"answered ({plan.codec.value}{', ' + self.outcome.srtp if self.outcome.srtp else ''})")
         ear = _BeepEar(Decoder(plan.codec), SAMPLE_RATE_HZ[plan.codec])
         voice = {p.number for p in plan.payload_types if p.name == plan.codec.value}
         rtp.on_packet = lambda data: ear.hear(data[12:]) if data[1] & 0x7F in voice else None
@@ -228,7 +260,7 @@ class TestCaller:
 
     async def _speak(self, rtp: _Rtp, plan: MediaPlan) -> None:
         """Send the audio in real time, paced by the clock, so that a late wake-up delays nothing that follows."""
-        if plan.remote is None or rtp.transport is None:
+        if plan.remote is None:
             self._report("the machine does not want to hear anything")
             return
         encoded = encode_clip(self._wish.audio, plan.codec)
@@ -239,7 +271,7 @@ class TestCaller:
             if self._gone.is_set():
                 break
             packet = serialize(plan.payload_type, sequence + index, timestamp, ssrc, frame, marker=index == 0)
-            rtp.transport.sendto(packet, plan.remote)
+            rtp.send(packet, plan.remote)
             self.sent_ns.append(time.monotonic_ns())
             timestamp += encoded.ticks_per_frame
             self.outcome.sent_ms += 20
@@ -306,6 +338,7 @@ class TestCaller:
                 self.outcome.early_ms += plan.ptime_ms
 
         self.outcome.codec = plan.codec.value
+        self.outcome.srtp = self._rtp.protect(plan)
         self._report(f"not answered, but there is something to hear ({plan.codec.value})")
         self._rtp.on_packet = hear
 

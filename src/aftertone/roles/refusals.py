@@ -26,6 +26,7 @@ from aftertone.media.plane import Plane
 from aftertone.net.endpoint import SipEndpoint
 from aftertone.roles.clips import REFUSED, Clips
 from aftertone.roles.notes import Notes
+from aftertone.roles.secrecy import Secrecies
 from aftertone.roles.terms import stream_of
 from aftertone.sdp import negotiation
 from aftertone.sdp.description import SdpError
@@ -67,12 +68,14 @@ class Refusals:
         clips: Clips,
         notes: Notes,
         counters: Counter[str],
+        secrecies: Secrecies,
         *,
         entropy: Callable[[int], bytes],
         logger: structlog.typing.FilteringBoundLogger,
     ) -> None:
         self._endpoint, self._plane, self._clips = endpoint, plane, clips
         self._notes, self._counters, self._entropy, self._logger = notes, counters, entropy, logger
+        self._secrecies = secrecies
         self._loop = asyncio.get_running_loop()
         self._told: dict[sip.TransactionId, Told] = {}
         self._rows: dict[int, Told] = {}
@@ -128,7 +131,12 @@ class Refusals:
         """
         session_id = int.from_bytes(self._entropy(7), "big")
         body, plan = negotiation.answer(
-            event.request.body, local_host=host, local_port=port, session_id=session_id, version=1
+            event.request.body,
+            local_host=host,
+            local_port=port,
+            session_id=session_id,
+            version=1,
+            secrecy=self._secrecies.wanted(),
         )
         if plan.direction not in ("sendrecv", "sendonly"):
             raise SdpError("the caller does not want to hear anything")

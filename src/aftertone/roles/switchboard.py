@@ -38,9 +38,11 @@ from aftertone.roles.notes import MAX_REASON, Journal, Notes, readable_text
 from aftertone.roles.peers import Peer, Peers, Turned
 from aftertone.roles.refusals import SDP_TYPE, Refusals
 from aftertone.roles.routing import mailbox_of, origin_of
+from aftertone.roles.secrecy import Secrecies, suite_of
 from aftertone.roles.terms import is_on_hold, key_of_info, stream_of, warning_of
 from aftertone.roles.timekeeper import Reading
 from aftertone.sdp import negotiation
+from aftertone.sdp.crypto import Policy, blank_keys
 from aftertone.sdp.negotiation import MediaPlan
 from aftertone.sip import events as sip
 from aftertone.sip.diversion import Diversion, diversion_of
@@ -84,6 +86,8 @@ class Media:
     version: int = 0
     offer: bytes = b""
     plan: MediaPlan | None = None
+    srtp: Policy | None = None
+    """Policy of the account or trunk that the call came by; None leaves it to the settings."""
 
 
 @dataclass(slots=True)
@@ -166,9 +170,12 @@ class Switchboard:
         self._next_number = 1
         # One clock for calls and refusals: their ids ascend together.
         self._clock = clock if clock is not None else LineClock(logger)
+        self._secrecies = Secrecies(settings.sip.srtp, entropy, logger)
         self._notes = Notes(journal, entropy, logger, self._clock)
         self._early: EarlyGreetings[Ringing] = EarlyGreetings(self._answer)
-        self.refusals = Refusals(endpoint, plane, clips, self._notes, self.counters, entropy=entropy, logger=logger)
+        self.refusals = Refusals(
+            endpoint, plane, clips, self._notes, self.counters, self._secrecies, entropy=entropy, logger=logger
+        )
 
     # -- what others ask
 
@@ -259,7 +266,7 @@ class Switchboard:
             self.refusals.plain(event, 503, str(error), retry_after_s=5)
             return
         try:
-            self._check_offer(request, event.flow, port)
+            self._check_offer(request, event.flow, port, peer.srtp)
         except AftertoneError as error:
             self.plane.release(row)
             warning = warning_of(error, self._host(event.flow))
@@ -295,7 +302,8 @@ class Switchboard:
         return body, media.plan
 
     def _media_for(self, ringing: Ringing) -> Media:
-        return Media(self._host(ringing.event.flow), ringing.port, int.from_bytes(self._entropy(7), "big"))
+        session_id = int.from_bytes(self._entropy(7), "big")
+        return Media(self._host(ringing.event.flow), ringing.port, session_id, srtp=ringing.peer.srtp)
 
     def _greet_early(self, ringing: Ringing) -> bool:
         """Play the greeting before the answer; False when the call is to be answered first."""
@@ -314,10 +322,17 @@ class Switchboard:
         self.plane.play(ringing.row, track.packets, track.packet_ms)
         return True
 
-    def _check_offer(self, request: Request, flow: Flow, port: int) -> None:
+    def _check_offer(self, request: Request, flow: Flow, port: int, srtp: Policy) -> None:
         """Refuse what cannot be agreed on before the phone rings for nothing. Raises SdpError, NotAcceptable."""
         if request.body:
-            negotiation.answer(request.body, local_host=self._host(flow), local_port=port, session_id=0, version=0)
+            negotiation.answer(
+                request.body,
+                local_host=self._host(flow),
+                local_port=port,
+                session_id=0,
+                version=0,
+                secrecy=self._secrecies.wanted(own=srtp),
+            )
 
     def _host(self, flow: Flow) -> str:
         return self._settings.sip.public_address or flow.local[0]
@@ -338,7 +353,7 @@ class Switchboard:
         envelope = self._envelope(ringing, media, now)
         number, self._next_number = self._next_number, self._next_number + 1
         envelope_json = json.dumps(envelope.to_json()).encode()
-        begin = Begin(envelope.id, number, envelope_json, serialize(request), now_ns, now.unix_ms)
+        begin = Begin(envelope.id, number, envelope_json, blank_keys(serialize(request)), now_ns, now.unix_ms)
         try:
             sequence = self._journal.append(Kind.BEGIN, begin.pack(), urgent=True)
         except AftertoneError as error:
@@ -352,6 +367,7 @@ class Switchboard:
         self._rows[ringing.row] = live
         if media.plan is not None and ringing.media is None:
             self.plane.agree(ringing.row, stream_of(media.plan))
+        self._secrecies.note(media.plan, event.flow)
         if media.plan is not None and media.plan.direction == "inactive":
             self._mark_hold(live, is_held=True)
         self._durability.when(sequence, lambda: self._begin_is_durable(live))
@@ -364,10 +380,21 @@ class Switchboard:
         media.version += 1
         host, port, session, version = media.host, media.port, media.session_id, media.version
         if not offer:
-            media.offer = negotiation.offer(local_host=host, local_port=port, session_id=session, version=version)
+            media.offer = negotiation.offer(
+                local_host=host,
+                local_port=port,
+                session_id=session,
+                version=version,
+                secrecy=self._secrecies.offered(media.plan, media.srtp),
+            )
             return media.offer
         body, media.plan = negotiation.answer(
-            offer, local_host=host, local_port=port, session_id=session, version=version
+            offer,
+            local_host=host,
+            local_port=port,
+            session_id=session,
+            version=version,
+            secrecy=self._secrecies.wanted(media.plan, media.srtp),
         )
         return body
 
@@ -390,6 +417,7 @@ class Switchboard:
             clock=now.clock,
             origin=origin_of(ringing.peer, claims, diversion),
             identity=claims.identity,
+            srtp=suite_of(plan),
         )
 
     def _begin_is_durable(self, live: Live) -> None:
@@ -478,7 +506,8 @@ class Switchboard:
         return True
 
     def _agree(self, live: Live, plan: MediaPlan) -> None:
-        changed = live.media.plan is None or live.media.plan.payload_types != plan.payload_types
+        before = live.media.plan
+        changed = before is None or (before.payload_types, suite_of(before)) != (plan.payload_types, suite_of(plan))
         is_cut_otherwise = self._cut(live) != (plan.codec, plan.ptime_ms)
         # A call that begins by only talking to us is no hold; one that comes to that is.
         is_held = plan.direction == "inactive" if live.media.plan is None else is_on_hold(plan)
@@ -490,7 +519,7 @@ class Switchboard:
             self.plane.play(live.row, track.rest(self.plane.played_ms(live.row)), track.packet_ms)
         if changed and not live.call.ended:
             types = [[p.number, p.name, p.clock_rate_hz] for p in plan.payload_types]
-            detail = json.dumps({"codec": plan.codec.value, "payload_types": types})
+            detail = json.dumps({"codec": plan.codec.value, "payload_types": types, "srtp": suite_of(plan)})
             self._notes.event(Event(live.number, time.monotonic_ns(), "media", detail))
         self._mark_hold(live, is_held=is_held)
 

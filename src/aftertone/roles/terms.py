@@ -28,6 +28,8 @@ def stream_of(plan: MediaPlan) -> Stream:
         comfort_noise=plan.comfort_noise,
         remote=plan.remote if sends else None,
         ptime_ms=plan.ptime_ms,
+        sending=plan.keys.sending if plan.keys else None,
+        receiving=plan.keys.receiving if plan.keys else None,
     )
 
 

@@ -20,6 +20,7 @@ class Details(TypedDict):
     holds: tuple[tuple[int, int], ...]
     end_detail: str
     origin: Origin
+    srtp: str
 
 
 def pack_details(message: Message) -> dict[str, object]:
@@ -28,6 +29,7 @@ def pack_details(message: Message) -> dict[str, object]:
         "holds": [list(span) for span in message.holds],
         "end_detail": message.end_detail,
         "origin": {name: value for name, value in message.origin.to_json().items() if value},
+        "srtp": message.srtp,
     }
     return {name: value for name, value in found.items() if value}
 
@@ -35,4 +37,9 @@ def pack_details(message: Message) -> dict[str, object]:
 def unpack_details(data: Mapping[str, Any]) -> Details:
     """Return the fields; keys that this program does not know are ignored. Raises TypeError, ValueError."""
     holds = tuple((int(first), int(last)) for first, last in data.get("holds", ()))
-    return Details(holds=holds, end_detail=str(data.get("end_detail", "")), origin=Origin.from_json(data.get("origin")))
+    return Details(
+        holds=holds,
+        end_detail=str(data.get("end_detail", "")),
+        origin=Origin.from_json(data.get("origin")),
+        srtp=str(data.get("srtp", "")),
+    )

@@ -180,6 +180,8 @@ def _facts(message: Message) -> tuple[str, ...]:
         more = " and more often" if len(message.holds) > 5 else ""
         facts.append(f"On hold from {spans}{more}.")
     facts.extend(_way(message))
+    if message.srtp:
+        facts.append(f"Encrypted on its way ({clean(message.srtp)}).")
     if message.lost_packets:
         lost = message.lost_packets
         facts.append(f"{lost} packet{'' if lost == 1 else 's'} lost on the way; the gaps were smoothed over.")

@@ -82,6 +82,8 @@ class MessageOut(BaseModel):
     """When the caller had put the call on hold: from and to, in milliseconds of the audio."""
     end_detail: str
     """What the caller's side said about the end (a Reason header, RFC 3326), empty when it said nothing."""
+    srtp: str
+    """What the sound was encrypted with on its way, such as ``AES_CM_128_HMAC_SHA1_80``; empty unless all of it was."""
 
 
 def message_out(message: Message) -> MessageOut:
@@ -108,6 +110,7 @@ def message_out(message: Message) -> MessageOut:
         notes=list(message.notes),
         holds=list(message.holds),
         end_detail=message.end_detail,
+        srtp=message.srtp,
     )
 
 

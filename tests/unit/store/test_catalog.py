@@ -33,6 +33,7 @@ def test_a_message_comes_back_as_it_went_in(catalog: Catalog) -> None:
         heard_unix_ms=7,
         holds=((1, 2),),
         end_detail="Q.850;cause=16",
+        srtp="AEAD_AES_128_GCM",
         clock=Clock.UNSURE,
         caller=Caller("'; --", "Zoë \u0000 ☎"),
     )

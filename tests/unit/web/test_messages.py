@@ -46,6 +46,7 @@ def test_one_message_has_every_documented_field(world: World, api: Visitor) -> N
         },
         "holds": [],
         "end_detail": "",
+        "srtp": "",
         "heard_at": None,
         "notes": ["clock not trusted"],
     }

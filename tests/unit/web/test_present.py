@@ -96,3 +96,8 @@ def test_every_reason_to_forward_has_words(reason: DivertReason) -> None:
     fact = item_of(a_message(1, forwarded=True, origin=Origin(diverted_by="200", divert_reason=reason))).facts[1]
     assert fact.startswith("The call was forwarded")
     assert fact.endswith(" from 200.")
+
+
+def test_encryption_is_told() -> None:
+    assert "Encrypted on its way (AEAD_AES_128_GCM)." in item_of(a_message(1, srtp="AEAD_AES_128_GCM")).facts
+    assert not any("ncrypted" in fact for fact in item_of(a_message(1)).facts)

@@ -1,0 +1,116 @@
+"""Protection: the calls whose sound is encrypted, opened and sealed apart from the columns.
+
+Owns: the SRTP state of each row that has one, and which rows these are. Refuses to know: how keys were agreed on, what is in a
+packet.
+
+Theory of operation: encrypted packets of a batch are found by one look at a column, opened one by one (`bench/srtp.py` says what
+that costs), and written back in place: from there on they are rows like all others, and what was refused is a row of length 0. As
+this comes before the latch, a packet that is not authentic neither latches a source nor counts as heard. With no
+encrypted call, all of it costs a comparison a tick.
+
+A peer that changes its key does so at a moment that we do not know. So the key before it stays good until the first packet
+under the new one came: no word is lost to a change of keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from aftertone.model import MasterKey
+from aftertone.rtp.srtp import SrtpReceiver, SrtpSender, is_rtcp
+
+
+@dataclass(slots=True)
+class _Row:
+    sender: SrtpSender
+    receiver: SrtpReceiver
+    before: SrtpReceiver | None = None
+
+    def open(self, packet: bytes) -> bytes | None:
+        if is_rtcp(packet):
+            plain = self.receiver.open_rtcp(packet)
+            return plain if plain is not None or self.before is None else self.before.open_rtcp(packet)
+        plain = self.receiver.open(packet)
+        if self.before is None:
+            return plain
+        if plain is None:
+            return self.before.open(packet)
+        self.before = None
+        return plain
+
+
+class Protection:
+    """The encrypted rows of a table of ``capacity`` rows. Used from one thread."""
+
+    __slots__ = ("_rows", "_secure")
+
+    def __init__(self, capacity: int) -> None:
+        self._rows: dict[int, _Row] = {}
+        self._secure = np.zeros(capacity, dtype=np.bool_)
+
+    @property
+    def live(self) -> int:
+        """How many rows are encrypted."""
+        return len(self._rows)
+
+    def agree(self, row: int, sending: MasterKey | None, receiving: MasterKey | None) -> None:
+        """Protect ``row`` with these keys from now on, or no longer. A key that stays keeps its place in the stream."""
+        if sending is None or receiving is None:
+            self.end(row)
+            return
+        current = self._rows.get(row)
+        self._secure[row] = True
+        if current is None:
+            self._rows[row] = _Row(SrtpSender(sending), SrtpReceiver(receiving))
+            return
+        if current.sender.master != sending:
+            current.sender = SrtpSender(sending)
+        if current.receiver.master != receiving:
+            current.before, current.receiver = current.receiver, SrtpReceiver(receiving)
+
+    def end(self, row: int) -> None:
+        """Forget the keys of ``row``."""
+        self._rows.pop(row, None)
+        self._secure[row] = False
+
+    def open(self, owner: npt.NDArray[np.intp], arena: npt.NDArray[np.uint8], lengths: npt.NDArray[np.int32]) -> int:
+        """Open what came for encrypted rows: datagram i of the batch, ``lengths[i]`` bytes of ``arena[i]``, came to ``owner[i]``.
+
+        Both are changed in place. Returns how many were refused; their length is 0.
+        """
+        if not self._rows:
+            return 0
+        refused = 0
+        for index in np.flatnonzero(self._secure[owner]).tolist():
+            plain = self._rows[int(owner[index])].open(arena[index, : lengths[index]].tobytes())
+            if plain is None:
+                refused += 1
+                lengths[index] = 0
+            else:
+                arena[index, : len(plain)] = np.frombuffer(plain, dtype=np.uint8)
+                lengths[index] = len(plain)
+        return refused
+
+    def protect(self, rows: npt.NDArray[np.intp], arena: npt.NDArray[np.uint8], lengths: npt.NDArray[np.int32]) -> None:
+        """Protect what encrypted rows are about to send: packet i is ``lengths[i]`` bytes of ``arena[i]``; changed in place."""
+        if not self._rows:
+            return
+        for index in np.flatnonzero(self._secure[rows]).tolist():
+            sealed = self._rows[int(rows[index])].sender.protect(arena[index, : lengths[index]].tobytes())
+            arena[index, : len(sealed)] = np.frombuffer(sealed, dtype=np.uint8)
+            lengths[index] = len(sealed)
+
+    def open_report(self, row: int, datagram: bytes) -> bytes | None:
+        """Return the RTCP in a datagram that came to ``row`` on a port of its own; None when it is refused."""
+        found = self._rows.get(row)
+        if found is None:
+            return datagram
+        return found.open(datagram) if is_rtcp(datagram) else None
+
+    def protect_report(self, row: int, datagram: bytes) -> bytes:
+        """Return the RTCP that ``row`` sends as it goes over the wire."""
+        found = self._rows.get(row)
+        return datagram if found is None else found.sender.protect_rtcp(datagram)

@@ -1,0 +1,56 @@
+"""Secrecy: what the settings want of each call's encryption, and what is said about it.
+
+Owns: the policy of a call, the word about keys that travelled readably. Refuses to know: keys, packets, descriptions.
+
+Theory of operation: the policy is the setting ``sip.srtp``, unless the account or trunk of a call has one of its own. Keys by SDES
+are text in SIP, so whoever reads the signalling can listen. That is said once, not in each call, since nobody can change it
+for a single one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from aftertone.sdp.crypto import Policy, Secrecy
+from aftertone.sdp.negotiation import MediaPlan
+from aftertone.sip.flow import Flow
+
+
+class Secrecies:
+    """The encryption of one line's calls. Everything happens on the event loop's thread."""
+
+    def __init__(
+        self, policy: Policy, entropy: Callable[[int], bytes], logger: structlog.typing.FilteringBoundLogger
+    ) -> None:
+        self._policy, self._entropy, self._logger = policy, entropy, logger
+        self._told = False
+
+    def wanted(self, agreed: MediaPlan | None = None, own: Policy | None = None) -> Secrecy:
+        """Return what a description is to be like: ``agreed`` holds in the call so far, ``own`` is its account's policy."""
+        return Secrecy(own or self._policy, self._entropy, agreed.keys if agreed is not None else None)
+
+    def offered(self, agreed: MediaPlan | None = None, own: Policy | None = None) -> Secrecy | None:
+        """Return what an offer of ours is to be like: it has keys where they are required or held before.
+
+        Elsewhere "optional" means that a caller's keys are taken: some peers refuse an offer over keys that they did not ask for.
+        """
+        secrecy = self.wanted(agreed, own)
+        return secrecy if secrecy.policy == "required" or secrecy.agreed is not None else None
+
+    def note(self, plan: MediaPlan | None, flow: Flow) -> None:
+        """Say once, if this call's keys could be read on the way, what that means."""
+        if self._told or plan is None or plan.keys is None or flow.transport == "TLS":
+            return
+        self._told = True
+        self._logger.info(
+            "keys for SRTP came over a transport that is not encrypted: they protect the sound only from those who cannot "
+            "read the signalling; use TLS (sip.tls) for more",
+            transport=flow.transport,
+        )
+
+
+def suite_of(plan: MediaPlan | None) -> str:
+    """Return the name of what a call's sound is encrypted with, empty when it is not."""
+    return plan.keys.sending.suite.value if plan is not None and plan.keys is not None else ""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aftertone.sip.pcap import pack_pcap
-from aftertone.sip.trace import Recorder, blanked, call_id_of, label_of, pack_signalling, unpack_signalling
+from aftertone.sip.trace import Recorder, blanked, call_id_of, label_of, pack_trace, unpack_trace
 from tests.unit.sip.kit import FLOW, request
 
 SECRET = "hunter2deadbeef"
@@ -50,7 +50,7 @@ def test_hostile_bytes_raise_nothing(data: bytes) -> None:
     recorder.received(b"INVITE a\r\nCall-ID: x\r\n" + data, FLOW, 1)
     recorder.sent(data, FLOW, 2)
     for trace in recorder.latest():
-        found = unpack_signalling(pack_signalling(trace, now_ns=3, unix_ms=4))
+        found = unpack_trace(pack_trace(trace, now_ns=3, unix_ms=4))
         assert [message.data for message in found.messages] == [message.data for message in trace.messages]
         pack_pcap(found.messages)
 

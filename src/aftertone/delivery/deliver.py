@@ -49,11 +49,12 @@ from aftertone.journal import (
     Record,
     Refused,
     SegmentName,
+    Signalling,
     unpack,
     unpack_batch,
 )
 from aftertone.journal.segment import NO_FLOOR
-from aftertone.store.blobs import DirectoryBlobs
+from aftertone.store.blobs import SIGNALLING_SUFFIX, DirectoryBlobs, message_key
 from aftertone.store.catalog import Catalog
 from aftertone.store.rebuild import adopt
 
@@ -109,6 +110,7 @@ class Deliverer:
         self._calls: dict[CallKey, HeldCall] = {}
         self._due: deque[HeldCall] = deque()
         self._refusals: deque[tuple[SegmentName, Refused]] = deque()
+        self._signalling: deque[tuple[SegmentName, Signalling]] = deque()
         self._ledger = Ledger()
         self._damaged_epochs: set[int] = set()
         self._damage_seen = 0
@@ -173,6 +175,7 @@ class Deliverer:
             return 0
         work += self._record_refusals()
         work += self._deliver_due(now_ns)
+        work += self._store_signalling()
         if work or self._tidied_ns is None or now_ns - self._tidied_ns >= TIDY_NS:
             self._tidied_ns = now_ns
             self._tidy()
@@ -183,7 +186,7 @@ class Deliverer:
         return {
             **{name: float(count) for name, count in self._counts.items()},
             "open_calls": float(len(self._calls) - len(self._due)),
-            "waiting": float(len(self._due) + len(self._refusals)),
+            "waiting": float(len(self._due) + len(self._refusals) + len(self._signalling)),
             "failing": float(sum(call.failures > 0 for call in self._due)),
             "held_bytes": float(self._held_bytes),
             "damage": float(self._reader.damage_count),
@@ -241,7 +244,11 @@ class Deliverer:
                         self._held_bytes += call.packets.append(batch)
             elif isinstance(entry, Refused):
                 self._refusals.append((segment, entry))
-                self._ledger.owe_refusal(segment)
+                self._ledger.owe(segment)
+            elif isinstance(entry, Signalling):
+                self._signalling.append((segment, entry))
+                self._held_bytes += len(entry.document)
+                self._ledger.owe(segment)
             else:
                 call = self._call(segment, (record.epoch, entry.call))
                 if call is not None:
@@ -413,10 +420,27 @@ class Deliverer:
                 self._ledger.kept.add(segment)
                 self._logger.error("a refused call cannot be recorded; its segment is kept", error=str(error))
             self._refusals.popleft()
-            self._ledger.settle_refusal(segment)
+            self._ledger.settle(segment)
             self._counts["refusals"] += added
             recorded += 1
         return recorded
+
+    def _store_signalling(self) -> int:
+        """Put what was said on the wire beside the messages. It comes after its call, whose row need not be there yet."""
+        stored = 0
+        while self._signalling and stored < DELIVERIES:
+            segment, signalling = self._signalling[0]
+            try:
+                self._blobs.put(message_key(signalling.message_id, SIGNALLING_SUFFIX), signalling.document)
+            except EnvironmentFault as error:
+                self._counts["failures"] += 1
+                self._logger.error("signalling could not be stored; it stays in the journal", error=str(error))
+                break
+            self._signalling.popleft()
+            self._held_bytes -= len(signalling.document)
+            self._ledger.settle(segment)
+            stored += 1
+        return stored
 
     # Forgetting
 

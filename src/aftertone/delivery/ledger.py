@@ -1,9 +1,9 @@
 """Which segment of the journal is still needed, and by whom.
 
-Owns: the references from calls and refusals to segments. Refuses to know: files; it says what may go.
+Owns: the references from calls, refusals and signalling to segments. Refuses to know: files; it says what may go.
 
-Theory of operation: a segment may go when every call with a record in it is delivered, every refusal in it is recorded, and
-nothing in it was unreadable. Delivered calls are remembered while a segment mentions them, so that late records of theirs
+Theory of operation: a segment may go when every call with a record in it is delivered, every refusal and all signalling in it is
+stored, and nothing in it was unreadable. Delivered calls are remembered while a segment mentions them, so that late records of theirs
 are recognised.
 """
 
@@ -24,7 +24,7 @@ class Ledger:
         self._calls: dict[SegmentName, set[CallKey]] = {}
         self._mentions: Counter[CallKey] = Counter()
         self._done: set[CallKey] = set()
-        self._refusals: defaultdict[SegmentName, int] = defaultdict(int)
+        self._owed: defaultdict[SegmentName, int] = defaultdict(int)
 
     def saw(self, segment: SegmentName) -> None:
         """Note that there is such a segment."""
@@ -45,21 +45,21 @@ class Ledger:
         """Tell whether that call is delivered."""
         return key in self._done
 
-    def owe_refusal(self, segment: SegmentName) -> None:
-        """Note that a refusal lies there and is not recorded yet."""
+    def owe(self, segment: SegmentName) -> None:
+        """Note that a refusal or signalling lies there and is not stored yet."""
         self.saw(segment)
-        self._refusals[segment] += 1
+        self._owed[segment] += 1
 
-    def settle_refusal(self, segment: SegmentName) -> None:
-        """Note that one such refusal is recorded."""
-        self._refusals[segment] -= 1
+    def settle(self, segment: SegmentName) -> None:
+        """Note that one of those is stored."""
+        self._owed[segment] -= 1
 
     def removable(self) -> list[SegmentName]:
         """Return the segments that nobody needs, oldest first."""
         return sorted(
             segment
             for segment, calls in self._calls.items()
-            if segment not in self.kept and not self._refusals.get(segment) and calls <= self._done
+            if segment not in self.kept and not self._owed.get(segment) and calls <= self._done
         )
 
     def forget(self, segment: SegmentName) -> None:
@@ -69,7 +69,7 @@ class Ledger:
             if not self._mentions[key]:
                 del self._mentions[key]
                 self._done.discard(key)
-        self._refusals.pop(segment, None)
+        self._owed.pop(segment, None)
 
     def __contains__(self, segment: SegmentName) -> bool:
         """Tell whether a segment was seen and is not gone."""

@@ -18,14 +18,14 @@ from aftertone.errors import AftertoneError, DamagedError, NotFoundError
 from aftertone.journal import Begin, End, JournalReader, Refused, unpack
 from aftertone.journal import Kind as RecordKind
 from aftertone.model import Kind, Message, State
-from aftertone.store.blobs import DirectoryBlobs
+from aftertone.store.blobs import SIGNALLING_SUFFIX, DirectoryBlobs
 from aftertone.store.catalog import Catalog
 from aftertone.store.rebuild import PREFIX, id_of
 
 LINES_SHOWN: Final = 1_000
 """Of each list at most; ``problems`` says how many there are in all."""
 
-_PASSED_OVER: Final = frozenset({RecordKind.PACKETS, RecordKind.EVENT})
+_PASSED_OVER: Final = frozenset({RecordKind.PACKETS, RecordKind.EVENT, RecordKind.SIGNALLING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,9 @@ def verify(reader: JournalReader, blobs: DirectoryBlobs, catalog: Catalog) -> Bo
     ]
     _read(reader, journal)
     accounted = delivered.union(journal.began.values())
-    strays = [key for key in keys if id_of(key) not in accounted and not _has_row(catalog, key)]
+    # Signalling alone is of a call that left no audio, whose row went with a catalog.
+    recordings = [key for key in keys if not key.endswith(f".{SIGNALLING_SUFFIX}")]
+    strays = [key for key in recordings if id_of(key) not in accounted and not _has_row(catalog, key)]
     waiting = {key for key, message_id in journal.began.items() if message_id not in delivered}
     in_progress = sum(key not in journal.ended and key[0] not in closed for key in waiting)
     unrecorded = sum(not catalog.has_refusal(refusal_id) for refusal_id in journal.refused)

@@ -13,7 +13,7 @@ from aftertone.journal.committer import JournalFull
 from aftertone.journal.entry import Entry, unpack
 from aftertone.journal.floor import read_floor
 from aftertone.journal.reader import Damage, JournalReader
-from aftertone.journal.record import MAX_PAYLOAD_BYTES, Begin, End, Event, Kind, Record, Refused
+from aftertone.journal.record import MAX_PAYLOAD_BYTES, Begin, End, Event, Kind, Record, Refused, Signalling
 from aftertone.journal.segment import Floor, SegmentName
 from aftertone.journal.stats import SYNC_BOUNDS_S, WriterState, WriterStats
 from aftertone.journal.writer import JournalWriter
@@ -37,6 +37,7 @@ __all__ = [
     "Record",
     "Refused",
     "SegmentName",
+    "Signalling",
     "WriterState",
     "WriterStats",
     "join_batches",

@@ -13,9 +13,9 @@ from typing import Final
 
 from aftertone.errors import DamagedError
 from aftertone.journal.batch import PacketBatch, unpack_batch
-from aftertone.journal.record import RECORD_VERSION, Begin, End, Event, Kind, Record, Refused
+from aftertone.journal.record import RECORD_VERSION, Begin, End, Event, Kind, Record, Refused, Signalling
 
-Entry = Begin | PacketBatch | Event | End | Refused
+Entry = Begin | PacketBatch | Event | End | Refused | Signalling
 
 _UNPACK: Final[Mapping[int, Callable[[bytes], Entry]]] = {
     Kind.BEGIN: Begin.unpack,
@@ -23,6 +23,7 @@ _UNPACK: Final[Mapping[int, Callable[[bytes], Entry]]] = {
     Kind.EVENT: Event.unpack,
     Kind.END: End.unpack,
     Kind.REFUSED: Refused.unpack,
+    Kind.SIGNALLING: Signalling.unpack,
 }
 
 

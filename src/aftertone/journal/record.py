@@ -1,6 +1,6 @@
 """Records: the frame that every entry of the journal has, and the payloads of the small kinds.
 
-Owns: the record header, its two checksums, the kinds, and how begin, event, end and refused records are packed. Refuses to
+Owns: the record header, its two checksums, the kinds, and how begin, event, end, refused and signalling records are packed. Refuses to
 know: files and segments; the columns of packet records are in `batch`.
 
 Specification: docs/journal-format.md. CRC-32C is the Castagnoli polynomial of RFC 3720 section 12.1.
@@ -37,6 +37,7 @@ HEADER_BYTES: Final = _HEADER.size
 _BEGIN: Final = struct.Struct("<16sIqqII")
 _EVENT: Final = struct.Struct("<IqHH")
 _END: Final = struct.Struct("<IqqqH")
+_SIGNALLING: Final = struct.Struct("<16sII")
 
 
 class Kind(enum.IntEnum):
@@ -49,6 +50,7 @@ class Kind(enum.IntEnum):
     EVENT = 3
     END = 4
     REFUSED = 5
+    SIGNALLING = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +231,27 @@ class Refused:
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DamagedError(f"a refused record of the journal cannot be read: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Signalling:
+    """What was said about a call on the wire, written when all of it was said. The call is known to be over by then."""
+
+    message_id: UUID
+    call: int
+    document: bytes
+    """As it is stored beside the message; see docs/storage.md. The journal does not read it."""
+
+    def pack(self) -> bytes:
+        """Return the payload of a signalling record."""
+        return _SIGNALLING.pack(self.message_id.bytes, self.call, len(self.document)) + self.document
+
+    @staticmethod
+    def unpack(payload: bytes) -> Signalling:
+        """Read what ``pack`` made; raises DamagedError on anything else."""
+        message_id, call, document_bytes = _unpack_fixed(_SIGNALLING, payload, "signalling")
+        (document,) = _split(payload, _SIGNALLING.size, (document_bytes,), "signalling")
+        return Signalling(UUID(bytes=message_id), call, document)
 
 
 def _unpack_fixed(layout: struct.Struct, payload: bytes, what: str) -> tuple[Any, ...]:

@@ -67,7 +67,7 @@ def checksum(data: bytes) -> int:
     """Return the Internet checksum of ``data``; 0 for data that already holds its own. Spec: RFC 1071 section 1."""
     if len(data) % 2:
         data += b"\0"
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

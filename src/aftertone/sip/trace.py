@@ -240,7 +240,7 @@ def _method_of(data: bytes) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Signalling:
+class StoredTrace:
     """The trace of one call as it is stored; ``at_ns`` of its messages is since 1970."""
 
     call_id: str
@@ -248,7 +248,7 @@ class Signalling:
     left_out: int
 
 
-def pack_signalling(trace: CallTrace, *, now_ns: int, unix_ms: int) -> bytes:
+def pack_trace(trace: CallTrace, *, now_ns: int, unix_ms: int) -> bytes:
     """Return the stored form of a trace; ``unix_ms`` is what the wall clock says at ``now_ns``."""
     return json.dumps(
         {
@@ -274,12 +274,12 @@ def _to_json(message: Traced, offset_us: int) -> dict[str, object]:
     }
 
 
-def unpack_signalling(document: bytes) -> Signalling:
-    """Read what ``pack_signalling`` made; raises DamagedError on anything else."""
+def unpack_trace(document: bytes) -> StoredTrace:
+    """Read what ``pack_trace`` made; raises DamagedError on anything else."""
     try:
         value = json.loads(document)
         messages = tuple(_from_json(one) for one in value["messages"])
-        return Signalling(str(value["call_id"]), messages, int(value["left_out"]))
+        return StoredTrace(str(value["call_id"]), messages, int(value["left_out"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise DamagedError(f"the signalling of a call cannot be read ({type(error).__name__})") from error
 

@@ -30,6 +30,9 @@ from aftertone.store.faults import storage_faults
 LONGEST_KEY: Final = 200
 """Characters of a key; the catalog's columns hold as many."""
 
+SIGNALLING_SUFFIX: Final = "sip.json"
+"""What was said about a call on the wire, beside its audio: docs/storage.md."""
+
 _PART: Final = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 _KEY: Final = re.compile(rf"{_PART}(?:/{_PART}){{0,3}}")
 _TEMPORARY: Final = ".tmp-"

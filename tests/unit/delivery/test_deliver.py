@@ -20,10 +20,10 @@ from aftertone.delivery.held import HeldCall
 from aftertone.delivery.parcel import envelope_of, wrap
 from aftertone.errors import DamagedError, StorageError
 from aftertone.files import OsFiles
-from aftertone.journal import Begin, Floor, JournalReader, Kind
-from aftertone.model import Action, Clock, Codec, EndReason, State, id_time_ms
+from aftertone.journal import Begin, Floor, JournalReader, Kind, Signalling, entry
+from aftertone.model import Action, Clock, Codec, EndReason, Envelope, State, id_time_ms
 from aftertone.model import Kind as MessageKind
-from aftertone.store.blobs import message_key
+from aftertone.store.blobs import SIGNALLING_SUFFIX, message_key
 from tests.support.desk import NOW_UNIX_MS, Shop
 from tests.support.recorder import Recorder
 from tests.support.recordings import a_batch, an_envelope, rows_of, spoil
@@ -222,6 +222,75 @@ def test_a_refusal_that_is_not_recorded_keeps_its_segment(shop: Shop, monkeypatc
     shop.run(deliverer)
     assert len(shop.segments()) == 1
     assert shop.catalog.count_refusals() == 2
+
+
+def signalling(envelope: Envelope, document: bytes = b'{"v":1}') -> bytes:
+    return Signalling(envelope.id, 1, document).pack()
+
+
+def stored(envelope: Envelope) -> str:
+    return message_key(envelope.id, SIGNALLING_SUFFIX)
+
+
+def test_signalling_is_stored_beside_its_message_before_and_after_it_is_delivered(shop: Shop, line: Recorder) -> None:
+    first, second = an_envelope(seed=1), an_envelope(seed=2)
+    deliverer = shop.deliverer()
+    line.recording(first, SHORT, 1)
+    deliverer.step(1)
+    line.write(Kind.SIGNALLING, signalling(first, b"after"))
+    line.begin(second, call=2)
+    line.write(Kind.SIGNALLING, signalling(second, b"before"))
+    shop.run(deliverer)
+    line.end(2)
+    shop.run(deliverer)
+    assert shop.blobs.get(stored(first)) == b"after"
+    assert shop.blobs.get(stored(second)) == b"before"
+    assert len(shop.catalog.messages()) == 2
+    assert deliverer.metrics()["held_bytes"] == 0
+    assert shop.books().ok
+    again = shop.deliverer()
+    shop.run(again)
+    assert again.metrics()["unreadable"] == 0
+
+
+def test_signalling_that_is_not_stored_keeps_its_segment(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2):
+        line = Recorder(shop.journal)
+        line.write(Kind.SIGNALLING, signalling(an_envelope(seed=number)))
+        line.stop()
+    deliverer = shop.deliverer()
+
+    def away(*args: Any) -> bool:
+        raise StorageError("the disk is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.blobs, "put", away)
+        deliverer.step(1)
+        assert len(shop.segments()) == 2
+        assert deliverer.metrics()["waiting"] == 2
+    shop.run(deliverer)
+    assert len(shop.segments()) == 1
+    assert all(shop.blobs.exists(stored(an_envelope(seed=number))) for number in (1, 2))
+
+
+def test_signalling_of_a_call_without_audio_is_no_stray_when_the_catalog_is_gone(shop: Shop, line: Recorder) -> None:
+    shop.blobs.put(stored(an_envelope()), b"{}")
+    assert shop.books().ok
+    shop.run(shop.deliverer())
+    assert shop.catalog.messages() == []
+
+
+def test_an_older_reader_passes_signalling_and_delivers_the_messages(
+    shop: Shop, line: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a version that does not know kind 6 does."""
+    monkeypatch.delitem(entry._UNPACK, Kind.SIGNALLING)
+    line.write(Kind.SIGNALLING, signalling(an_envelope()))
+    line.recording(an_envelope(), SHORT)
+    deliverer = shop.deliverer()
+    shop.run(deliverer)
+    assert len(shop.catalog.messages()) == 1
+    assert deliverer.metrics()["unreadable"] == 1
 
 
 def test_the_begin_record_says_which_message_it_is(shop: Shop, line: Recorder) -> None:

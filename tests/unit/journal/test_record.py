@@ -17,6 +17,7 @@ from aftertone.journal.record import (
     Kind,
     Record,
     Refused,
+    Signalling,
     extend_crc,
     pack_header,
     parse_header,
@@ -70,9 +71,12 @@ def test_the_length_is_bounded_both_ways() -> None:
         (Kind.EVENT, Event(5, 0, "Zeichen: ü")),
         (Kind.END, End(5, 17, 1_700_000_000_000, "silence", 16)),
         (Kind.REFUSED, Refused(ID, 12, 486, "busy", Caller("+4930", "Öl & Co"), "sip:x@y")),
+        (Kind.SIGNALLING, Signalling(ID, 2**32 - 1, b'{"v":1}')),
     ],
 )
-def test_entries_round_trip_and_every_truncation_is_declared(kind: Kind, entry: Begin | Event | End | Refused) -> None:
+def test_entries_round_trip_and_every_truncation_is_declared(
+    kind: Kind, entry: Begin | Event | End | Refused | Signalling
+) -> None:
     payload = entry.pack()
     assert unpack(Record(kind, 1, 1, 0, payload)) == entry
     for length in range(len(payload)):

@@ -19,8 +19,8 @@ from aftertone.sip.trace import (
     blanked,
     call_id_of,
     label_of,
-    pack_signalling,
-    unpack_signalling,
+    pack_trace,
+    unpack_trace,
 )
 from tests.unit.sip.kit import FLOW, MS, request
 
@@ -186,8 +186,8 @@ def test_what_is_stored_is_read_back_byte_for_byte() -> None:
     v6 = Flow("TLS", ("fe80::1%eth0", 5061), ("2001:db8::2", 5061))
     recorder.received(odd, FLOW, 1_000 * MS)
     recorder.sent(RINGING.replace(b"call-1@peer", "w\u00fcrze".encode()), v6, 1_250 * MS)
-    document = pack_signalling(kept(recorder, "w\u00fcrze"), now_ns=2_000 * MS, unix_ms=1_700_000_002_000)
-    found = unpack_signalling(document)
+    document = pack_trace(kept(recorder, "w\u00fcrze"), now_ns=2_000 * MS, unix_ms=1_700_000_002_000)
+    found = unpack_trace(document)
     assert (found.call_id, found.left_out) == ("w\u00fcrze", 0)
     first, second = found.messages
     assert (first.data, first.at_ns, first.sent) == (odd, 1_700_000_001_000 * MS, False)
@@ -200,4 +200,4 @@ def test_what_is_stored_is_read_back_byte_for_byte() -> None:
 )
 def test_a_document_that_is_none_is_refused(document: bytes) -> None:
     with pytest.raises(DamagedError):
-        unpack_signalling(document)
+        unpack_trace(document)

@@ -405,3 +405,9 @@ class Message:
     origin: Origin = Origin()
     srtp: str = ""
     """What the sound was encrypted with on its way, a ``Suite``; empty unless all of the call was."""
+    jitter_ms: int | None = None
+    """How unevenly the caller's packets came, on average."""
+    peer_lost: int | None = None
+    """Packets of ours that did not reach the caller, by its own reports (RTCP); None when it sent none."""
+    round_trip_ms: int | None = None
+    """From us to the caller's side and back."""

@@ -50,7 +50,8 @@ class Rtp(Section):
     """Where the sound comes in."""
 
     ports: Ports = Field(
-        default=PortRange(10000, 19999), description="UDP ports for the sound of calls: one even port a call."
+        default=PortRange(10000, 19999),
+        description="UDP ports for the sound of calls: one even port a call, and the odd one above for reports.",
     )
 
 

@@ -32,6 +32,7 @@ from aftertone.audio.samples import Samples, resample
 from aftertone.delivery.conceal import conceal, concealed_samples
 from aftertone.delivery.holds import hold_spans
 from aftertone.delivery.meaning import CODECS, NO_AUDIO, UNKNOWN, read_meanings
+from aftertone.delivery.quality import jitter_ms
 from aftertone.delivery.streams import Stream, cut_streams, tick_lengths
 from aftertone.journal import End, Event, PacketBatch
 from aftertone.model import SAMPLE_RATE_HZ, Codec, Envelope
@@ -68,6 +69,8 @@ class Assembled:
     """True when the audio may not be all there is in the packets, which are then worth keeping as they came."""
     holds: tuple[tuple[int, int], ...] = ()
     """When the call was on hold, in milliseconds of the audio."""
+    jitter_ms: int | None = None
+    """How unevenly the packets came, None when there were too few to tell."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,6 +124,7 @@ def assemble(envelope: Envelope, packets: PacketBatch, end: End | None, events: 
         packets=line.packets,
         undecodable=undecodable,
         keep_packets=not meanings.certain or undecodable or line.left_out > 0,
+        jitter_ms=jitter_ms(packets, meanings.kind, ns_per_tick),
         holds=line.holds(hold_spans(events, _end_ns(packets, end, events))),
     )
 

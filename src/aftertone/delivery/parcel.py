@@ -22,6 +22,7 @@ from aftertone.audio.samples import Samples
 from aftertone.audio.vad import speech_spans
 from aftertone.delivery.assemble import Assembled, assemble
 from aftertone.delivery.held import HeldCall
+from aftertone.delivery.quality import told
 from aftertone.delivery.rtpdump import SUFFIX, pack_rtpdump
 from aftertone.delivery.secrecy import read_secrecy
 from aftertone.journal import PacketBatch
@@ -100,6 +101,7 @@ def wrap(
     kind, doubts = _kind(assembled, detect)
     reason, oddities = _end_reason(call)
     srtp, openness = read_secrecy(envelope, call.events)
+    reported = told(call.events)
     message = Message(
         id=envelope.id,
         mailbox=envelope.mailbox if valid_mailbox_name(envelope.mailbox) else DEFAULT_MAILBOX,
@@ -122,6 +124,9 @@ def wrap(
         notes=(*notes, *assembled.notes, *doubts, *oddities, *openness, *_call_notes(call, assembled)),
         clock=envelope.clock,
         holds=assembled.holds,
+        jitter_ms=assembled.jitter_ms,
+        peer_lost=reported.peer_lost,
+        round_trip_ms=reported.round_trip_ms,
         end_detail=_end_detail(call),
         origin=envelope.origin,
         srtp=srtp,

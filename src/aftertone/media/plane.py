@@ -13,11 +13,13 @@ tones are read off the same rows. A packet costs no object, task or callback. On
 A source is latched (RFC 4961, ``rtp.latch``): where sound really comes from decides, not what the description said,
 because of NATs; from then on packets from elsewhere are strangers, counted and dropped, until the signalling agrees on a
 new address.
+
+Beside the sound go reports about it (``media.reports``): those that come on a port of sound are taken from the same batch, and
+the figures of ours are counted off the same columns.
 """
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -31,8 +33,9 @@ from aftertone.errors import BusyError
 from aftertone.journal.batch import PacketBatch, pack_batch
 from aftertone.media.ear import Ear
 from aftertone.media.player import FRAME_MS, Player
-from aftertone.media.sockets import bind_port, make_receiver, pack_address, source_address, source_key
-from aftertone.media.table import Stream, Table
+from aftertone.media.reports import LineQuality, Reports
+from aftertone.media.sockets import PORT_BITS, bind_port, make_receiver, pack_address, source_address, source_key
+from aftertone.media.table import CODECS, Stream, Table, clock_rate_hz
 from aftertone.model import Codec
 from aftertone.rtp.batch import Headers, parse
 from aftertone.rtp.events import DigitDetector
@@ -112,7 +115,8 @@ MediaEvent = Played | KeyPressed | Silent | ToneHeard | LongestReached | Latched
 class Plane:
     """The sound of up to ``capacity`` calls.
 
-    ``journal`` takes one packed batch and the arrival of its oldest packet; it must not block.
+    ``journal`` takes one packed batch and the arrival of its oldest packet; it must not block. ``report_sockets``: how many calls may
+    have a second socket for their reports, all of them when None.
     """
 
     def __init__(
@@ -125,10 +129,14 @@ class Plane:
         silence: Mapping[Codec, bytes],
         journal: Callable[[bytes, int], None],
         entropy: Callable[[int], bytes],
+        report_sockets: int | None = None,
     ) -> None:
         self.table = Table(capacity)
         self.watch = SoundWatch(capacity)
         self.player = Player(self.table, silence)
+        most = capacity if report_sockets is None else report_sockets
+        self.reports = Reports(self.table, host=host, most_sockets=most, entropy=entropy)
+        self._clock_hz = np.array([clock_rate_hz(number) for number in range(len(CODECS))], np.int64)
         self._ear = Ear(self.table, self.watch)
         self._host, self._ports, self._limits = host, ports, limits
         self._journal, self._entropy = journal, entropy
@@ -184,9 +192,12 @@ class Plane:
         # a refresh of the session must not make us forget the address that works.
         if self._latch.signal(row, _key_of(stream.remote)):
             self._set_remote(row, stream.remote)
+        if self.reports.agree(row, stream):
+            self.reports.send_to(row, self._name_of(row, stream.remote_rtcp))
 
     def release(self, row: int) -> None:
         """Give row and port back."""
+        self.reports.end(row)
         sock = self.table.end(row)
         if sock is not None:
             sock.close()
@@ -227,6 +238,10 @@ class Plane:
             self.table.recording[row] = False
         return int(self.watch.last_sound_ns[row])
 
+    def quality(self, row: int) -> LineQuality:
+        """Return what the peer has said about the sound of this call."""
+        return self.reports.quality(row)
+
     def tick(self, now_ns: int) -> list[MediaEvent]:
         """Receive one stripe, journal it, listen, send what is due. Call it each ``TICK_NS``; returns what happened."""
         events: list[MediaEvent] = []
@@ -234,7 +249,11 @@ class Plane:
         stripe = np.flatnonzero(self.table.active & (self._stripe == self._turn))
         if stripe.size:
             self._receive(stripe, now_ns, events)
+        waiting = self.reports.waiting()
+        if waiting:
+            self._receive_reports(waiting, now_ns)
         events += [Played(row) for row in self.player.tick(now_ns)]
+        self.reports.tick(now_ns)
         self._judge(now_ns, events)
         return events
 
@@ -253,6 +272,9 @@ class Plane:
         self.dropped["malformed"] -= refused
         headers = parse(receiver.arena[:filled], receiver.lengths[:filled])
         good = self._admit(headers, owner, filled, events)
+        if headers.refusals.rtcp:
+            self._hear_reports(headers, owner, arrived)
+        self._count(headers, owner, np.flatnonzero(good), arrived)
         self._hear_keys(headers, owner, good, events, now_ns)
         recorded = np.flatnonzero(good & self.table.recording[owner])
         for first in range(0, recorded.size, MOST_PER_RECORD):
@@ -265,7 +287,7 @@ class Plane:
     ) -> npt.NDArray[np.bool_]:
         """Return which packets count, latching sources on the way."""
         known = self.table.accepts[owner, headers.payload_type]
-        self.dropped["malformed"] += int(count - headers.valid.sum())
+        self.dropped["malformed"] += int(count - headers.valid.sum()) - headers.refusals.rtcp
         self.dropped["payload_type"] += int((headers.valid & ~known).sum())
         candidates = np.flatnonzero(headers.valid & known)
         good = np.zeros(count, dtype=np.bool_)
@@ -277,8 +299,39 @@ class Plane:
         for index in candidates[admission.locked].tolist():
             row, address = int(owner[index]), source_address(self._receiver, index)
             self._set_remote(row, address)
+            port = self.reports.port_for(row, address[1])
+            self.reports.send_to(row, self._name_of(row, (address[0], port)))
             events.append(Latched(row, address))
         return good
+
+    def _count(
+        self, headers: Headers, owner: npt.NDArray[np.intp], rows: npt.NDArray[np.intp], arrived: npt.NDArray[np.int64]
+    ) -> None:
+        """Count what arrived, for the reports that we send."""
+        table, calls, kind = self.table, owner[rows], headers.payload_type[rows]
+        clock_hz = self._clock_hz[table.codec[calls]]
+        self.reports.reception.count(
+            calls,
+            headers.ssrc[rows],
+            headers.sequence[rows],
+            headers.timestamp[rows],
+            # By way of microseconds, or a machine that has been up for days would pass 64 bits.
+            arrived[rows] // 1000 * clock_hz // 1_000_000,
+            (kind != table.event_type[calls]) & (kind != table.noise_type[calls]),
+        )
+
+    def _hear_reports(self, headers: Headers, owner: npt.NDArray[np.intp], arrived: npt.NDArray[np.int64]) -> None:
+        """Take the reports that came on ports of sound: from the very source of the sound."""
+        rows = np.flatnonzero(headers.rtcp)
+        calls, source = owner[rows], self._receiver.sources(len(owner))[rows]
+        believed = source == self._latch.expected(calls)
+        self.reports.hear_muxed(self._receiver.arena, self._receiver.lengths, owner, rows, believed, arrived)
+
+    def _receive_reports(self, waiting: list[int], now_ns: int) -> None:
+        """Take the reports that came on ports of their own: from the host of the sound, whose port for them is not known."""
+        owner, source, arrived = self.reports.collect(waiting, now_ns)
+        host = np.uint64(PORT_BITS)
+        self.reports.read(owner, source >> host == self._latch.expected(owner) >> host, arrived)
 
     def _hear_keys(
         self,
@@ -355,19 +408,20 @@ class Plane:
             events.append(LongestReached(row) if is_long else ToneHeard(row) if is_tone else Silent(row))
 
     def _set_remote(self, row: int, address: tuple[str, int] | None) -> None:
-        if address is None:
-            self.table.remote_length[row] = 0
-            return
-        sock = self.table.sockets[row]
-        family = sock.family if sock is not None else socket.AF_INET
-        try:
-            name = pack_address(*address, family)
-        except OSError:
-            # A name instead of an address, or IPv6 on an IPv4 socket: we hear where the caller is when sound comes.
-            self.table.remote_length[row] = 0
-            return
+        name = self._name_of(row, address)
         self.table.remote_name[row, : len(name)] = np.frombuffer(name, dtype=np.uint8)
         self.table.remote_length[row] = len(name)
+
+    def _name_of(self, row: int, address: tuple[str, int] | None) -> bytes:
+        """Return the raw ``sockaddr`` of an address, empty when there is none that can be reached from the row's socket."""
+        sock = self.table.sockets[row]
+        if address is None or sock is None:
+            return b""
+        try:
+            return pack_address(*address, sock.family)
+        except OSError:
+            # A name instead of an address, or IPv6 on an IPv4 socket: we hear where the caller is when sound comes.
+            return b""
 
 
 def _key_of(address: tuple[str, int] | None) -> int:

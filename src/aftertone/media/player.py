@@ -122,12 +122,15 @@ class Player:
         )
         for index, payload in enumerate(payloads):
             arena[index, HEADER_BYTES : HEADER_BYTES + len(payload)] = memoryview(payload)
-        sender.lengths[:count] = [HEADER_BYTES + len(payload) for payload in payloads]
+        lengths = np.array([len(payload) for payload in payloads], dtype=np.int32)
+        sender.lengths[:count] = HEADER_BYTES + lengths
         sender.names[:count] = table.remote_name[rows]
         sender.name_lengths[:count] = table.remote_length[rows]
         table.protection.protect(rows, arena, sender.lengths)
         sender.ready(count)
         known = table.remote_length[rows] > 0
+        table.sent_packets[rows] += known
+        table.sent_octets[rows] += known * lengths
         for index, row in enumerate(rows.tolist()):
             sock = table.sockets[row]
             if sock is not None and known[index]:

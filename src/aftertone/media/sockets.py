@@ -28,6 +28,8 @@ ROW_BYTES: Final = 1536
 """A datagram longer than this is no RTP of a codec we speak: it is cut, marked, and dropped by the plane."""
 NAME_BYTES: Final = 28
 CONTROL_BYTES: Final = 64
+PORT_BITS: Final = 16
+"""The lowest bits of a source's key are its port; what is above says which host."""
 _SO_TIMESTAMPNS: Final = 35
 _FOLD: Final = secrets.randbits(64) | 1
 """Folds IPv6 addresses into keys; drawn at start, so that nobody can choose an address whose key is another's."""
@@ -329,20 +331,27 @@ def pack_address(host: str, port: int, family: int) -> bytes:
 
 def bind_port(host: str, first: int, last: int, start: int) -> tuple[socket.socket, int] | None:
     """Bind a UDP socket to a free even port of [first, last], looking from ``start`` on; None when none is free."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     low = first + first % 2
     pairs = (last - low) // 2 + 1
     for step in range(pairs):
         port = low + ((start + step) % pairs) * 2
-        sock = socket.socket(family, socket.SOCK_DGRAM | getattr(socket, "SOCK_CLOEXEC", 0))
-        try:
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            sock.bind((host, port))
-        except OSError as error:
-            sock.close()
-            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                raise OSError(error.errno, f"cannot bind UDP {host}:{port}: {os.strerror(error.errno or 0)}") from None
-            continue
-        return sock, port
+        sock = bind_exactly(host, port)
+        if sock is not None:
+            return sock, port
     return None
+
+
+def bind_exactly(host: str, port: int) -> socket.socket | None:
+    """Bind a UDP socket to this port; None when somebody else has it. Raises OSError for any other trouble."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM | getattr(socket, "SOCK_CLOEXEC", 0))
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+            raise OSError(error.errno, f"cannot bind UDP {host}:{port}: {os.strerror(error.errno or 0)}") from None
+        return None
+    return sock

@@ -36,6 +36,10 @@ class Stream:
     sending: MasterKey | None = None
     receiving: MasterKey | None = None
     """What the stream is protected with; both None when it is not encrypted."""
+    remote_rtcp: tuple[str, int] | None = None
+    """Where the peer wants reports, also on hold; None when it does not say."""
+    rtcp_mux: bool = False
+    """Reports travel on the port of the sound (RFC 5761)."""
 
 
 class Table:
@@ -65,6 +69,8 @@ class Table:
         self.sequence = np.zeros(capacity, dtype=np.uint16)
         self.timestamp = np.zeros(capacity, dtype=np.uint32)
         self.sent_ns = np.zeros(capacity, dtype=np.int64)
+        self.sent_packets = np.zeros(capacity, dtype=np.int64)
+        self.sent_octets = np.zeros(capacity, dtype=np.int64)
         self.ssrc = np.zeros(capacity, dtype=np.uint32)
         self.remote_name = np.zeros((capacity, NAME_BYTES), dtype=np.uint8)
         self.remote_length = np.zeros(capacity, dtype=np.int32)
@@ -84,6 +90,8 @@ class Table:
             self.resumed_ns,
             self.journal_call,
             self.recording_since_ns,
+            self.sent_packets,
+            self.sent_octets,
         ):
             column[row] = 0
         self.due_ns[row] = self.sent_ns[row] = 0

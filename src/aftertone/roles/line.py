@@ -62,6 +62,8 @@ CLOCK_ALARM: Final = (
     "The clock is not set: times of new messages may be wrong until it is; nothing is lost or reordered. "
     "Let the machine synchronise its clock, or set it."
 )
+OTHER_DESCRIPTORS: Final = 256
+"""Descriptors for everything that is no sound: journal, SIP over TCP, the directory."""
 SPARE_DIALOGS: Final = 100
 """Dialogs that are just ending need not keep new calls out."""
 
@@ -114,6 +116,7 @@ class Line:
             silence=self._clips.silence,
             journal=self._journal_packets,
             entropy=secrets.token_bytes,
+            report_sockets=_spare_descriptors(settings.calls.at_once),
         )
         self._board = Switchboard(
             settings,
@@ -439,6 +442,7 @@ class Line:
             total += count
             metrics[f"journal_sync_within_{bound:g}s_total".replace(".", "_")] = total
         metrics |= {f"rtp_dropped_{reason}_packets_total": count for reason, count in plane.dropped.items()}
+        metrics |= plane.reports.figures()
         metrics |= {f"calls_{name}_total": count for name, count in board.counters.items()}
         metrics |= {f"callers_{name}_total": count for name, count in board.peers.counters.items()}
         metrics |= {f"sip_{name}_total": count for name, count in self._endpoint.agent.stats.items()}
@@ -459,6 +463,12 @@ def _allow_many_sockets() -> None:
     if soft < hard:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _spare_descriptors(calls: int) -> int:
+    """Return how many descriptors are left for reports when each of so many calls has one for its sound."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return calls if soft == resource.RLIM_INFINITY else max(0, min(calls, soft - calls - OTHER_DESCRIPTORS))
 
 
 async def _serve(start: Start) -> None:

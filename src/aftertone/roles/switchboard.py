@@ -39,7 +39,7 @@ from aftertone.roles.peers import Peer, Peers, Turned
 from aftertone.roles.refusals import SDP_TYPE, Refusals
 from aftertone.roles.routing import mailbox_of, origin_of
 from aftertone.roles.secrecy import Secrecies, suite_of
-from aftertone.roles.terms import is_on_hold, key_of_info, stream_of, warning_of
+from aftertone.roles.terms import is_on_hold, key_of_info, quality_event, stream_of, warning_of
 from aftertone.roles.timekeeper import Reading
 from aftertone.sdp import negotiation
 from aftertone.sdp.crypto import Policy, blank_keys
@@ -668,6 +668,9 @@ class Switchboard:
             (last_sound_ns or since_ns) if trailing else 0,
         )
         self.counters[f"ended_{reason.value}"] += 1
+        quality = quality_event(live.number, now_ns, self.plane.quality(live.row))
+        if quality is not None:
+            self._notes.event(quality)
         try:
             sequence = self._journal.append(Kind.END, end.pack(), urgent=True)
         except AftertoneError as error:

@@ -1,13 +1,18 @@
 """Terms: what signalling agreed, in the words of the media plane.
 
-Owns: small translations: a media plan into a stream, an INFO into a key, a fault of a description into a Warning. Refuses to know: calls.
+Owns: small translations: a media plan into a stream, an INFO into a key, a fault of a description into a Warning, what a peer reported of
+the sound into a note of the journal. Refuses to know: calls.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from typing import Final
 
 from aftertone.errors import AftertoneError
+from aftertone.journal.record import Event
+from aftertone.media.reports import LineQuality
 from aftertone.media.table import Stream
 from aftertone.sdp.negotiation import MediaPlan
 from aftertone.sip.flow import bracketed
@@ -30,6 +35,8 @@ def stream_of(plan: MediaPlan) -> Stream:
         ptime_ms=plan.ptime_ms,
         sending=plan.keys.sending if plan.keys else None,
         receiving=plan.keys.receiving if plan.keys else None,
+        remote_rtcp=plan.remote_rtcp,
+        rtcp_mux=plan.rtcp_mux,
     )
 
 
@@ -43,6 +50,13 @@ def warning_of(error: AftertoneError, host: str) -> list[tuple[str, str]]:
     if error.sip_status not in (488, 606):
         return []
     return [("Warning", f"305 {bracketed(host)} {quote(str(error)[:MAX_WARNING])}")]
+
+
+def quality_event(call: int, at_ns: int, quality: LineQuality) -> Event | None:
+    """Return the note of what the peer reported about a call's sound; None when it reported nothing."""
+    if quality.peer_lost is None and quality.round_trip_ms is None and not quality.said_goodbye:
+        return None
+    return Event(call, at_ns, "quality", json.dumps(dataclasses.asdict(quality)))
 
 
 def key_of_info(request: Request) -> str | None:

@@ -74,6 +74,11 @@ class SourceLatch:
         self._candidate[call] = NO_ADDRESS
         self._seen[call] = 0
 
+    def expected(self, call: npt.NDArray[np.intp]) -> npt.NDArray[np.uint64]:
+        """Return the address that each call is locked to, or while it waits the one that was signalled."""
+        locked = self.address[call]
+        return np.where(locked != NO_ADDRESS, locked, self.signalled[call])
+
     def admit(self, call: npt.NDArray[np.integer], source: npt.NDArray[np.uint64]) -> Admission:
         """Judge a batch in order of arrival: packet i, valid RTP, came to call row ``call[i]`` from key ``source[i]``.
 

@@ -21,6 +21,9 @@ class Details(TypedDict):
     end_detail: str
     origin: Origin
     srtp: str
+    jitter_ms: int | None
+    peer_lost: int | None
+    round_trip_ms: int | None
 
 
 def pack_details(message: Message) -> dict[str, object]:
@@ -30,8 +33,11 @@ def pack_details(message: Message) -> dict[str, object]:
         "end_detail": message.end_detail,
         "origin": {name: value for name, value in message.origin.to_json().items() if value},
         "srtp": message.srtp,
+        "jitter_ms": message.jitter_ms,
+        "peer_lost": message.peer_lost,
+        "round_trip_ms": message.round_trip_ms,
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in found.items() if value not in (None, "", [], {})}
 
 
 def unpack_details(data: Mapping[str, Any]) -> Details:
@@ -42,4 +48,11 @@ def unpack_details(data: Mapping[str, Any]) -> Details:
         end_detail=str(data.get("end_detail", "")),
         origin=Origin.from_json(data.get("origin")),
         srtp=str(data.get("srtp", "")),
+        jitter_ms=_figure(data, "jitter_ms"),
+        peer_lost=_figure(data, "peer_lost"),
+        round_trip_ms=_figure(data, "round_trip_ms"),
     )
+
+
+def _figure(data: Mapping[str, Any], name: str) -> int | None:
+    return None if data.get(name) is None else int(data[name])

@@ -21,6 +21,8 @@ CLOCK_NOT_SET: Final = (
 )
 
 _ANONYMOUS: Final = frozenset({"anonymous", "anonym", "private", "restricted", "unavailable", "unknown", "withheld"})
+NOTABLE_JITTER_MS: Final = 20
+"""Less than a packet is nothing to mention."""
 _LONGEST_NAME: Final = 120
 
 _ENDINGS: Final = {
@@ -185,5 +187,23 @@ def _facts(message: Message) -> tuple[str, ...]:
     if message.lost_packets:
         lost = message.lost_packets
         facts.append(f"{lost} packet{'' if lost == 1 else 's'} lost on the way; the gaps were smoothed over.")
+    facts.extend(_line(message))
     facts.extend(clean(note) for note in message.notes)
     return tuple(facts[:12])
+
+
+def _line(message: Message) -> list[str]:
+    """Say how good the line was, where its other end reported and where sound came unevenly enough to be worth a word."""
+    facts = []
+    if message.peer_lost:
+        facts.append(
+            f"The caller missed {message.peer_lost} packet{'' if message.peer_lost == 1 else 's'} of what we said."
+        )
+    figures = []
+    if message.round_trip_ms is not None:
+        figures.append(f"{message.round_trip_ms} ms to the caller and back")
+    if message.jitter_ms is not None and (figures or message.jitter_ms >= NOTABLE_JITTER_MS):
+        figures.append(f"{message.jitter_ms} ms of jitter")
+    if figures:
+        facts.append(f"The line: {', '.join(figures)}.")
+    return facts

@@ -84,6 +84,12 @@ class MessageOut(BaseModel):
     """What the caller's side said about the end (a Reason header, RFC 3326), empty when it said nothing."""
     srtp: str
     """What the sound was encrypted with on its way, such as ``AES_CM_128_HMAC_SHA1_80``; empty unless all of it was."""
+    jitter_ms: int | None
+    """How unevenly the caller's packets came, on average."""
+    peer_lost: int | None
+    """Packets of ours that the caller's side missed, by its own reports; null when it sent none."""
+    round_trip_ms: int | None
+    """To the caller's side and back; null when its reports did not tell."""
 
 
 def message_out(message: Message) -> MessageOut:
@@ -111,6 +117,9 @@ def message_out(message: Message) -> MessageOut:
         holds=list(message.holds),
         end_detail=message.end_detail,
         srtp=message.srtp,
+        jitter_ms=message.jitter_ms,
+        peer_lost=message.peer_lost,
+        round_trip_ms=message.round_trip_ms,
     )
 
 

@@ -12,6 +12,7 @@ from aftertone.config import Settings
 from aftertone.errors import StorageFullError
 from aftertone.journal.record import Kind
 from aftertone.media.plane import KeyPressed, Latched, LongestReached, Played, Silent, ToneHeard
+from aftertone.media.reports import LineQuality
 from aftertone.model import Caller, Codec, EndReason, Mailbox
 from aftertone.roles import notes
 from aftertone.roles.clock import Ground, LineClock
@@ -45,6 +46,17 @@ def test_an_unknown_mailbox_is_404_and_is_noted_for_the_owner() -> None:
     assert (refused.status, refused.caller, refused.request_uri) == (404, Caller("ann", "Ann"), "sip:nobody@192.0.2.1")
     assert world.board.counters["refused_404"] == 1
     world.rest()
+
+
+def test_what_the_peer_reported_of_the_sound_is_journalled_before_the_end() -> None:
+    world = World()
+    caller, _ = world.recording()
+    world.sound.reported = LineQuality(peer_lost=2, sent_packets=90, round_trip_ms=40)
+    caller.hang_up()
+    ((name, detail),) = world.journal.events
+    assert (name, json.loads(detail)["peer_lost"], json.loads(detail)["round_trip_ms"]) == ("quality", 2, 40)
+    kinds = [kind for kind, _ in world.journal.entries]
+    assert kinds.index(Kind.EVENT) < kinds.index(Kind.END)
 
 
 def test_no_place_is_503_and_says_when_to_try_again() -> None:

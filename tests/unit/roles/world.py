@@ -23,6 +23,7 @@ from aftertone.config import Settings
 from aftertone.errors import AftertoneError, BusyError
 from aftertone.journal.record import Begin, End, Event, Kind, Refused
 from aftertone.media.plane import MediaEvent
+from aftertone.media.reports import LineQuality
 from aftertone.media.table import Stream
 from aftertone.model import Codec, Mailbox
 from aftertone.roles.clips import Track
@@ -185,6 +186,7 @@ class Sound:
         self.recording: dict[int, int] = {}
         self.held: dict[int, bool] = {}
         self.last_sound_ns = 0
+        self.reported = LineQuality()
 
     def lease(self) -> tuple[int, int]:
         if not self.free:
@@ -230,6 +232,10 @@ class Sound:
         assert row in self.leased
         self.story.append("last packet")
         return self.last_sound_ns
+
+    def quality(self, row: int) -> LineQuality:
+        assert row in self.leased
+        return self.reported
 
     def release(self, row: int) -> None:
         assert row in self.leased

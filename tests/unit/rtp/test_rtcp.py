@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from aftertone.rtp.rtcp import MAX_PACKETS, Compound, ReportBlock, SenderReport, goodbye, parse, receiver_report
+from aftertone.rtp.rtcp import (
+    INTERVAL_NS,
+    MAX_PACKETS,
+    Compound,
+    ReportBlock,
+    SenderReport,
+    goodbye,
+    parse,
+    pause_ns,
+    receiver_report,
+    sender_report,
+)
 
 BLOCK = ReportBlock(0xDEADBEEF, 12, -3, 0x1_FFFE, 77, 5, 6)
 
@@ -42,6 +53,24 @@ def test_our_own_mistakes() -> None:
             receiver_report(1, cname)
     with pytest.raises(ValueError, match="31 blocks"):
         receiver_report(1, "name", [BLOCK] * 32)
+
+
+def test_a_report_about_what_we_send_comes_back() -> None:
+    report = SenderReport(7, 0x0102030405060708, 160, 50, 8000)
+    assert parse(sender_report(report, "name", [BLOCK])) == Compound((report,), (BLOCK,))
+    assert sender_report(report, "name").startswith(
+        bytes.fromhex("80c80006 00000007 0102030405060708 000000a0 00000032")
+    )
+    long = SenderReport(7, 1, 2, 2**32 + 5, 2**33 + 6)
+    assert parse(sender_report(long, "name")).senders == (SenderReport(7, 1, 2, 5, 6),)
+    with pytest.raises(ValueError, match="31 blocks"):
+        sender_report(report, "name", [BLOCK] * 32)
+
+
+def test_reports_come_every_five_seconds_on_average_and_never_in_step() -> None:
+    pauses = [pause_ns(chance, is_first=False) for chance in (0, 0x8000, 0xFFFF)]
+    assert [round(pause / INTERVAL_NS, 2) for pause in pauses] == [0.41, 0.82, 1.23]
+    assert abs(pause_ns(0x8000, is_first=True) * 2 - pauses[1]) <= 1
 
 
 SENDER = bytes.fromhex("80c80006 00000007 0102030405060708 000000a0 00000032 00001f40")

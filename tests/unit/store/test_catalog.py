@@ -34,6 +34,9 @@ def test_a_message_comes_back_as_it_went_in(catalog: Catalog) -> None:
         holds=((1, 2),),
         end_detail="Q.850;cause=16",
         srtp="AEAD_AES_128_GCM",
+        jitter_ms=0,
+        peer_lost=3,
+        round_trip_ms=45,
         clock=Clock.UNSURE,
         caller=Caller("'; --", "Zoë \u0000 ☎"),
     )

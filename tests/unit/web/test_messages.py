@@ -49,6 +49,9 @@ def test_one_message_has_every_documented_field(world: World, api: Visitor) -> N
         "srtp": "",
         "heard_at": None,
         "notes": ["clock not trusted"],
+        "jitter_ms": None,
+        "peer_lost": None,
+        "round_trip_ms": None,
     }
 
 

@@ -70,6 +70,14 @@ def test_a_clock_beyond_every_calendar_does_not_break_a_page(unix_ms: int, text:
     assert rfc3339(unix_ms) == text
 
 
+def test_how_good_the_line_was_is_told_where_it_is_worth_a_word() -> None:
+    item = item_of(a_message(1, jitter_ms=3, peer_lost=1, round_trip_ms=45))
+    assert "The caller missed 1 packet of what we said." in item.facts
+    assert "The line: 45 ms to the caller and back, 3 ms of jitter." in item.facts
+    assert item_of(a_message(1, jitter_ms=3, peer_lost=0)).facts == item_of(a_message(1)).facts
+    assert "The line: 20 ms of jitter." in item_of(a_message(1, jitter_ms=20)).facts
+
+
 def test_a_hold_and_the_last_word_of_the_peer_are_told() -> None:
     item = item_of(a_message(1, holds=((12_000, 19_500),), end_detail="Q.850;cause=16"))
     assert "On hold from 0:12 to 0:20." in item.facts

@@ -214,7 +214,7 @@ class PayloadType:
 
 
 class DivertReason(enum.StrEnum):
-    """Why a call was forwarded, in the words of RFC 5806 section 4. The journal stores these words: add, never rename."""
+    """Why a call was forwarded, in the words of RFC 5806. The journal stores these words: add, never rename."""
 
     NO_ANSWER = "no-answer"
     BUSY = "user-busy"

@@ -4,7 +4,7 @@ Owns: accounts, trunks, phones and strangers as one value; the challenge that as
 to know: mailboxes, sound, and what a caller's number opens (nothing).
 
 Specification: RFC 3261 sections 22.1 and 22.2 (401 and WWW-Authenticate), RFC 7616 and RFC 8760 by ``sip.digest_server``, RFC 3325
-section 3 (the trust domain).
+(the trust domain).
 
 Theory of operation: asked by the agent about each INVITE that would begin a call, before anything of it is kept (`door`), and then
 by the switchboard about the same request, which gets the same answer. An account is known by its registration, a trunk by the

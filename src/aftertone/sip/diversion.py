@@ -43,7 +43,7 @@ _CAUSES: Final = {
     600: DivertReason.BUSY,
     603: DivertReason.DEFLECTION,
 }
-"""The table of RFC 4458 section 2.1, and what else peers put there."""
+"""The table of RFC 4458, and what else peers put there."""
 _FAILURES: Final = {
     302: DivertReason.UNCONDITIONAL,
     408: DivertReason.NO_ANSWER,
@@ -62,6 +62,8 @@ _REASONS: Final = {
     "dnd": DivertReason.DO_NOT_DISTURB,
 }
 """Words that peers say instead of those of RFC 5806."""
+_SHOWN: Final = frozenset({"", "off", "no", "none", "name"})
+"""Values of ``privacy`` that leave the number to be seen."""
 _Q850: Final = {
     17: DivertReason.BUSY,
     18: DivertReason.NO_ANSWER,
@@ -142,14 +144,14 @@ def diversion_of(request: Request) -> Diversion | None:
 
 
 def _diversions(request: Request) -> list[Diversion]:
-    """Return the entries of Diversion that name somebody, the first diverting party first. Spec: RFC 5806 section 4."""
+    """Return the entries of Diversion that name somebody, the first diverting party first. Spec: RFC 5806."""
     found = []
     for value in _values(request, "diversion"):
         address = _address(value)
         if address is None:
             continue
         reason = _words(address.params.get("reason"))
-        hidden = (unquote(address.params.get("privacy") or "").lower() or "off") not in ("off", "no", "none")
+        hidden = unquote(address.params.get("privacy") or "").lower() not in _SHOWN
         found.append(Diversion(number_of(address.uri), reason, "Diversion", hidden))
     found.reverse()
     return found
@@ -289,7 +291,7 @@ def _reason_header(text: str) -> DivertReason | None:
 
 
 def _cause(text: str | None) -> DivertReason:
-    """Return what a ``cause`` of a URI says. Spec: RFC 4458 section 2.1."""
+    """Return what a ``cause`` of a URI says. Spec: RFC 4458."""
     value = unquote(text or "")
     if not (value.isascii() and value.isdigit() and len(value) <= 3):
         return DivertReason.UNKNOWN
@@ -297,6 +299,6 @@ def _cause(text: str | None) -> DivertReason:
 
 
 def _words(text: str | None) -> DivertReason:
-    """Return what the ``reason`` of a Diversion says. Spec: RFC 5806 section 4."""
+    """Return what the ``reason`` of a Diversion says. Spec: RFC 5806."""
     word = unquote(text or "").strip().lower()
     return _REASONS.get(word) or DivertReason.read(word) or DivertReason.UNKNOWN

@@ -32,6 +32,8 @@ MAX_NAME: Final = 128
 """Characters kept of a name or number: more is an attack on somebody's screen."""
 MAX_IDENTITY: Final = 4096
 """Characters of an Identity header that is kept; a longer one goes, since a part of a signature is worth nothing."""
+MAX_LIST: Final = 8192
+"""Characters read of one header that is a list: twenty long addresses, and a bound on the work for a hostile one."""
 MOST_ADDRESSES: Final = 20
 """Elements read of one header; RFC 3325 allows two."""
 
@@ -66,7 +68,7 @@ def claims_of(request: Request, *, trusted: bool) -> Claims:
     """Return what the request says of its caller. Never raises, whatever the headers; linear in their length.
 
     ``trusted``: the peer belongs to our trust domain, so that P-Asserted-Identity goes before From and counts even for
-    an anonymous From, unless the caller asked for privacy. Spec: RFC 3325 sections 5 and 7, RFC 3323 section 4.2.
+    an anonymous From, unless the caller asked for privacy. Spec: RFC 3325 sections 8 and 9, RFC 3323 section 4.2.
     """
     wishes = _wishes(request)
     sources: list[tuple[str, list[NameAddr]]] = []
@@ -116,9 +118,13 @@ def target_user(request: Request) -> str:
 
 
 def list_of(request: Request, name: str) -> list[str]:
-    """Return the elements of a header that is a list; a line that cannot be cut into elements is passed over."""
+    """Return the elements of a header that is a list; a line that cannot be cut, or is beyond `MAX_LIST`, is passed over."""
     found: list[str] = []
+    room = MAX_LIST
     for line in request.headers.get(name, ()):
+        if len(line) > room:
+            continue
+        room -= len(line)
         try:
             found += split_list(line)
         except ParseError:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aftertone.config import Settings
 from aftertone.config.sip import Account
@@ -278,3 +280,13 @@ def test_logins_from_many_addresses_are_not_remembered_without_end() -> None:
         door.met(f"10.0.{number >> 8}.{number & 255}", credentials(challenge, "desk", "s", count=number + 1))
     assert not door.peers.knows("10.0.0.0")
     assert door.peers.knows("10.0.3.236")
+
+
+@given(
+    st.lists(st.text(alphabet='Digest realm="aftertone",nonce=\\uri;x0\udcff', max_size=80), max_size=3), st.booleans()
+)
+def test_no_credentials_raise(values: list[str], proxied: bool) -> None:
+    door = Door({"callers": "known", "trunks": [LOGIN]})
+    asked = invite()
+    asked.headers["proxy-authorization" if proxied else "authorization"] = values
+    assert isinstance(door.peers.of(asked, flow("203.0.113.9")), Turned)

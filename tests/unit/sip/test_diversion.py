@@ -6,6 +6,7 @@ import pytest
 
 from aftertone.model import DivertReason
 from aftertone.sip.diversion import MOST_ENTRIES, called_of, diversion_of
+from aftertone.sip.identity import MAX_LIST
 from aftertone.sip.message import Request
 
 
@@ -74,6 +75,7 @@ def test_the_last_entry_of_diversion_is_who_was_called_first() -> None:
         (";reason=no_answer", "no-answer"),
         (";reason=busy", "user-busy"),
         (";reason=my-own-words", "unknown"),
+        (";reason=away;privacy=name", "away"),
         (";reason", "unknown"),
         ("", "unknown"),
     ],
@@ -173,9 +175,11 @@ def test_one_line_that_cannot_be_read_does_not_spoil_the_others() -> None:
 
 
 def test_a_way_without_end_is_read_to_a_limit() -> None:
-    long = ", ".join(f"<sip:{number}@x>;reason=no-answer" for number in range(500))
+    long = ", ".join(f"<sip:{number}@x>;reason=no-answer" for number in range(200))
     names = called(asking(diversion=long))
-    assert names[1] == ("499", "Diversion"), "the first who forwarded stands last"
+    assert names[1] == ("199", "Diversion"), "the first who forwarded stands last"
     assert len(names) == 1 + MOST_ENTRIES
-    deep = asking(history_info=f"<sip:1@x>;index={'1.' * 5000}1")
+    endless = [f"<sip:a@x>;x={'y' * MAX_LIST}", "<sip:200@x>;reason=no-answer"]
+    assert diverted(asking(diversion=endless)) == ("200", "no-answer", "Diversion")
+    deep = asking(history_info=f"<sip:1@x>;index={'1.' * 2000}1")
     assert called(deep)[1] == ("1", "History-Info")

@@ -10,14 +10,15 @@ from typing import BinaryIO
 import pytest
 
 from aftertone.errors import DamagedError, StorageError, UsageError
-from aftertone.model import Caller, Envelope, PayloadType, State
+from aftertone.model import Caller, DivertReason, Envelope, Origin, PayloadType, State
 from aftertone.store.blobs import DirectoryBlobs, message_key
 from aftertone.store.catalog import Catalog
 from aftertone.store.rebuild import adopt, id_of
 from aftertone.store.tags import DELIVERY_TAG, ENVELOPE_TAG, pack_tags, unpack_tags
 from tests.support.messages import a_message
 
-MESSAGE = a_message(1, caller=Caller("1", 'Zoë "\u0000"'))
+ORIGIN = Origin("trunk", "pbx", "From", "", "200", DivertReason.BUSY)
+MESSAGE = a_message(1, caller=Caller("1", 'Zoë "\u0000"'), origin=ORIGIN)
 ENVELOPE = Envelope(
     id=MESSAGE.id,
     mailbox=MESSAGE.mailbox,
@@ -27,6 +28,7 @@ ENVELOPE = Envelope(
     payload_types=(PayloadType(0, "PCMU", 8000),),
     mailbox_reason=MESSAGE.mailbox_reason,
     forwarded=MESSAGE.forwarded,
+    origin=ORIGIN,
 )
 TAGS = pack_tags(ENVELOPE, MESSAGE)
 

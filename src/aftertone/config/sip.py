@@ -56,6 +56,10 @@ class Account(_Login):
     expires_s: Annotated[int, Field(ge=60, le=86_400)] = Field(
         default=3600, description="Length of a registration in seconds, as we ask for it."
     )
+    retry_s: Annotated[int, Field(ge=1, le=1800)] = Field(
+        default=30,
+        description="First pause after a failed registration in seconds; it doubles with each failure, up to half an hour.",
+    )
     mailbox: str = Field(default="", description="Mailbox of every call to this account; empty finds it by the call.")
     trust: bool = Field(
         default=True, description="Believe who the registrar's side says is calling (P-Asserted-Identity)."

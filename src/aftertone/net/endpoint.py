@@ -34,6 +34,8 @@ from aftertone.sip.settings import AgentSettings
 MAX_CONNECTING = 64
 """TCP connections being opened at once, and seconds that each may take (``CONNECT_S``)."""
 CONNECT_S = 5.0
+UNHEARD_MS = 60_000
+"""How long bytes on a connection of ours may go unacknowledged before it counts as lost."""
 MAX_QUEUED_BYTES = 65_536
 """Bytes that may wait for a connection that is being opened."""
 
@@ -244,6 +246,14 @@ class SipEndpoint:
         self.agent.end_subscription(subscription_id, reason, self._clock_ns())
         self._flush()
 
+    def keep_alive(self, flow: Flow) -> None:
+        """Send an empty line, so that NATs and peers on the way keep the path (RFC 5626 sections 3.5.1 and 4.4.1).
+
+        A connection that is gone is not opened for it.
+        """
+        if not flow.reliable or flow in self._connections:
+            self._send(b"\r\n\r\n", flow)
+
     # What connections tell (net.connection.Owner)
 
     def connection_opened(self, connection: Connection) -> Flow | None:
@@ -400,7 +410,10 @@ class SipEndpoint:
         connection = Connection(self, self._limits, flow)
         try:
             async with asyncio.timeout(CONNECT_S):
-                await loop.create_connection(lambda: connection, flow.remote[0], flow.remote[1])
+                transport, _ = await loop.create_connection(lambda: connection, flow.remote[0], flow.remote[1])
+            # A peer that lost its power says nothing: the kernel then tells us, instead of trying for a quarter of an hour.
+            taken: socket.socket = transport.get_extra_info("socket")
+            taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_MS)
         except (OSError, TimeoutError):
             self.stats["connect_errors"] += 1
             self.agent.flow_lost(flow)

@@ -59,6 +59,10 @@ class Folder:
     def token_file(self) -> Path:
         return self.root / "desk.token"
 
+    @property
+    def identity_file(self) -> Path:
+        return self.root / "instance.id"
+
     def make(self) -> None:
         """Make the folder and what belongs inside. Raises StorageError naming what cannot be made."""
         for path in (self.root, self.journal, self.catalog.parent, self.blobs, self.directory, self.run):

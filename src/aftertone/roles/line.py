@@ -16,7 +16,9 @@ import gc
 import resource
 import secrets
 import signal
+import socket
 import time
+import uuid
 from typing import Final
 
 from aftertone.errors import (
@@ -35,13 +37,16 @@ from aftertone.journal.stats import SYNC_BOUNDS_S, WriterState, WriterStats
 from aftertone.journal.writer import JournalWriter
 from aftertone.media.plane import TICK_NS, Limits, Plane
 from aftertone.model import Clock
-from aftertone.net.addresses import is_literal, local_host_towards
+from aftertone.net.addresses import family_of, is_literal, local_host_towards
 from aftertone.net.endpoint import SipEndpoint
+from aftertone.net.resolver import ANY_FAMILY, Resolver
 from aftertone.roles import attackers, storage
+from aftertone.roles.accounts import Accounts
 from aftertone.roles.clips import Clips
 from aftertone.roles.clock import LineClock
 from aftertone.roles.durability import Durability
 from aftertone.roles.folder import write_status
+from aftertone.roles.identity import SECRET_BYTES, Identity, identity
 from aftertone.roles.peers import Peers
 from aftertone.roles.process import Start, run_role
 from aftertone.roles.room import mark_of, reserve_bytes
@@ -135,6 +140,15 @@ class Line:
         )
         self._endpoint.agent.admit_by(self._board.peers.door)
         self._endpoint.guard.known = self._board.peers.knows
+        self._accounts = Accounts(
+            settings.sip,
+            self._endpoint,
+            Resolver(families=_families(settings.sip.host)).resolve,
+            self._identity(),
+            logger=start.logger,
+        )
+        self._board.peers.account_of = self._accounts.account_of
+        self._board.peers.also_known.append(self._accounts.serves)
         self._clock_trusted = True
         self._free_bytes = 0
         self._mark = mark_of(settings, 0)
@@ -167,6 +181,7 @@ class Line:
                 await self._endpoint.start()
             except EnvironmentFault as error:
                 raise ConfigError(str(error)) from None
+            self._accounts.start()
             self._loop.add_signal_handler(signal.SIGTERM, self._stop.set)
             self._publish_status()
             # What was made so far stays for ever: the collector, which stops the sound of all calls, need not look at it again.
@@ -188,11 +203,19 @@ class Line:
                 attackers.tell(self._endpoint.guard, self._logger)
                 await self._learn_directory()
                 self._publish_status()
-            await self._end_calls()
+            await asyncio.gather(self._end_calls(), self._accounts.stop())
         finally:
             await self._endpoint.stop()
             self.journal.close()
         self._logger.info("line stopped")
+
+    def _identity(self) -> Identity:
+        if not self._settings.sip.accounts:
+            return Identity(uuid.uuid4(), secrets.token_bytes(SECRET_BYTES))
+        found, why_not_kept = identity(self._start.folder.identity_file)
+        if why_not_kept:
+            self._logger.warning("registrars will take this for a new phone after a restart", why=why_not_kept)
+        return found
 
     async def _open_journal(self) -> None:
         """Begin an epoch, or note why not, for a disk that may recover. Raises JournalInUse: a person must choose."""
@@ -243,7 +266,8 @@ class Line:
 
     def _on_sip(self, event: Event) -> None:
         try:
-            self._board.on_sip(event)
+            if not self._accounts.on_sip(event):
+                self._board.on_sip(event)
         except Exception:
             self._logger.exception("a SIP event could not be handled", sip_event=type(event).__name__)
         if self.plane.live and not self._ticking:
@@ -385,7 +409,7 @@ class Line:
             alarms.append(
                 {"code": "lost_sound", "text": f"The disk did not keep up: {self._lost_batches} batches were lost"}
             )
-        return alarms
+        return alarms + self._accounts.alarms()
 
     def _address(self) -> str:
         host = self._settings.sip.public_address or self._reachable_host()
@@ -412,6 +436,7 @@ class Line:
                 "calls": self._board.live_calls,
                 "sip_address": self._address(),
                 "lines": self._board.peers.facts(),
+                "accounts": self._accounts.standing(),
                 "metrics": {**self._metrics(), "oldest_audio_not_durable_ms": oldest_ms},
             },
         )
@@ -443,11 +468,17 @@ class Line:
             metrics[f"journal_sync_within_{bound:g}s_total".replace(".", "_")] = total
         metrics |= {f"rtp_dropped_{reason}_packets_total": count for reason, count in plane.dropped.items()}
         metrics |= plane.reports.figures()
+        metrics |= self._accounts.metrics()
         metrics |= {f"calls_{name}_total": count for name, count in board.counters.items()}
         metrics |= {f"callers_{name}_total": count for name, count in board.peers.counters.items()}
         metrics |= {f"sip_{name}_total": count for name, count in self._endpoint.agent.stats.items()}
         metrics |= attackers.metrics(self._endpoint.guard)
         return metrics
+
+
+def _families(host: str) -> frozenset[socket.AddressFamily]:
+    """Return the kinds of address that a server of ours may have, for its answers to reach us."""
+    return ANY_FAMILY if host == "::" else frozenset((family_of(host),))
 
 
 def _boot_id() -> bytes:

@@ -107,6 +107,12 @@ class _Reading(Collector):
         build = GaugeMetricFamily("aftertone_build_info", "The running version.", labels=["version"])
         build.add_metric([services.version], 1.0)
         yield build
+        accounts = GaugeMetricFamily(
+            "aftertone_sip_account_registered", "Whether an account is registered.", labels=["account"]
+        )
+        for name, registered in standing.accounts:
+            accounts.add_metric([name], float(registered))
+        yield accounts
         yield from _line_metrics(standing)
 
 

@@ -22,6 +22,7 @@ from aftertone.web.services import DeskServices
 MAX_ALARMS: Final = 20
 MAX_METRICS: Final = 500
 MAX_LINES: Final = 500
+MAX_ACCOUNTS: Final = 100
 
 _WORD: Final = re.compile(r"[a-z0-9_-]{1,64}")
 _METRIC: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,120}")
@@ -58,6 +59,8 @@ class Standing:
     alarms: tuple[Alarm, ...]
     line_metrics: tuple[tuple[str, float], ...]
     lines: tuple[LineUse, ...] = ()
+    accounts: tuple[tuple[str, bool], ...] = ()
+    """Numbers that the line registers for, and whether they are registered."""
 
     @property
     def status(self) -> str:
@@ -112,6 +115,13 @@ def _lines(said: Mapping[str, object] | None) -> tuple[LineUse, ...]:
     return tuple(uses)
 
 
+def _accounts(said: Mapping[str, object] | None) -> tuple[tuple[str, bool], ...]:
+    given = said.get("accounts") if said is not None else None
+    found = [one for one in given if isinstance(one, Mapping)] if isinstance(given, list) else []
+    named = ((str(one.get("name", "")), one.get("state") == "registered") for one in found[:MAX_ACCOUNTS])
+    return tuple((name, registered) for name, registered in named if _WORD.fullmatch(name))
+
+
 def judge(line: Mapping[str, object] | None, delivery: Mapping[str, object] | None) -> Standing:
     """Return how the machine stands by what the line and delivery said last (None: nothing lately)."""
     taking_calls = line is not None and line.get("taking_calls") is True
@@ -137,6 +147,7 @@ def judge(line: Mapping[str, object] | None, delivery: Mapping[str, object] | No
         alarms=tuple(alarms[:MAX_ALARMS]),
         line_metrics=_metrics(line),
         lines=_lines(line),
+        accounts=_accounts(line),
     )
 
 

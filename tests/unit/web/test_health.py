@@ -55,6 +55,7 @@ def test_metrics_are_read_by_prometheus(world: World, api: Visitor, path: str) -
     assert samples["aftertone_oldest_unheard_age_seconds",] == 90 * 60
     assert samples["aftertone_line_packets_received_total",] == 1200
     assert samples["aftertone_line_tick_seconds_max",] == 0.004
+    assert samples["aftertone_sip_account_registered", "home"] == 1
     assert samples["aftertone_sip_refused_total", "calls"] == 12
     assert not [name for name, *_ in samples if "bad" in name]
 

@@ -38,17 +38,25 @@ def test_nonsense_counts_as_not_said() -> None:
         "metrics": {"ok": 1, 5: 2, "no spaces": 3, "text": "4"} | {f"m{number}": number for number in range(1000)},
         "sip_address": ["x"],
         "lines": ["x", {"kind": "trunk", "name": 5, "calls": 1, "last_call_unix_ms": 0}, {}],
+        "accounts": ["x", {"state": "registered"}, {"name": "a b"}, {"name": "home", "state": 1}],
     }
     standing = judge(line, {})
     assert not standing.taking_calls
     assert len(standing.alarms) == MAX_ALARMS
     assert len(standing.line_metrics) == MAX_METRICS
     assert (standing.calls, standing.sip_address, standing.lines) == (0, "", ())
+    assert standing.accounts == (("home", False),)
 
 
 def test_lines_are_told_with_their_use() -> None:
     said = [{"kind": "trunk", "name": "pbx", "calls": 2, "last_call_unix_ms": 7}]
     assert judge({"lines": said}, {}).lines == (LineUse("trunk", "pbx", 2, 7),)
+
+
+def test_accounts_by_name_and_whether_they_are_registered() -> None:
+    said = [{"name": "home", "state": "registered"}, {"name": "pbx", "state": "failing"}]
+    assert judge({"taking_calls": True, "accounts": said}, {}).accounts == (("home", True), ("pbx", False))
+    assert judge(None, {}).accounts == ()
 
 
 def test_the_mark_changes_with_what_is_shown_only() -> None:

@@ -72,6 +72,7 @@ class World:
                 "sip_refused_calls_total": 12,
             },
             "sip_address": "sip:main@192.168.1.20",
+            "accounts": [{"name": "home", "state": "registered"}],
         }
     )
     delivery: dict[str, object] | None = field(default_factory=dict)

@@ -24,10 +24,10 @@ from bench.sip_load import at_once, at_rate
 from aftertone.sip.agent import Agent
 from aftertone.sip.builder import build_response, echo_of
 from aftertone.sip.checks import read_whole, refusal, transaction_key
-from aftertone.sip.diversion import diversion_of
+from aftertone.sip.diversion import called_of, diversion_of
 from aftertone.sip.events import CallAnswered, DialogEnded, IncomingCall, Transmit
 from aftertone.sip.flow import Flow
-from aftertone.sip.identity import caller_of, target_user
+from aftertone.sip.identity import claims_of
 from aftertone.sip.message import ParseError, Request, parse
 from aftertone.sip.settings import AgentSettings
 
@@ -71,9 +71,9 @@ def parse_and_use() -> None:
     read_whole(request)
     transaction_key(request, "INVITE")
     refusal(request, SETTINGS)
-    caller_of(request)
+    claims_of(request, trusted=True)
     diversion_of(request)
-    target_user(request)
+    next(called_of(request))
 
 
 def answering() -> Callable[[], object]:

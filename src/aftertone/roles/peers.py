@@ -7,9 +7,9 @@ Specification: RFC 3261 sections 22.1 and 22.2 (401 and WWW-Authenticate), RFC 7
 (the trust domain).
 
 Theory of operation: asked by the agent about each INVITE that would begin a call, before anything of it is kept (`door`), and then
-by the switchboard about the same request, which gets the same answer. An account is known by its registration, a trunk by the
-address that its calls come from (the longest prefix wins) or by a login, or by both when both are set; a phone by its login.
-Everybody else is a stranger: he may call when ``sip.callers`` is ``anyone``, and nothing that he asserts about others is believed.
+by others about the same request, which gets the same answer as long as it is held: a login is used up by looking at it.
+An account is known by its registration, a trunk by the address that its calls come from (the longest prefix wins) or by a
+login, or by both when both are set; a phone by its login. Everybody else is a stranger: he may call when ``sip.callers`` is ``anyone``, and nothing that he asserts about others is believed.
 What a refused caller hears depends on the settings alone and never on the user that he claims to be: 401 where anybody at all
 could log in, else 403. A nonce is made without remembering it, so asking costs no memory. Passwords are read
 again every few seconds and all at once, so that no answer takes longer for a user that exists.
@@ -24,6 +24,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
+from weakref import WeakKeyDictionary
 
 import structlog
 
@@ -127,7 +128,7 @@ class Peers:
         self.also_known: list[Callable[[str], bool]] = []
         """Who else knows addresses: the registrations, ours at others and those of phones with us."""
         self._secrets = _Secrets()
-        self._last: tuple[Request, Peer | Turned] | None = None
+        self._met: WeakKeyDictionary[Request, Peer | Turned] = WeakKeyDictionary()
         self._told: tuple[int, int] = (0, 0)
         self.counters: Final[Counter[str]] = Counter()
         self.lines: Final[dict[tuple[PeerKind, str], Line]] = {
@@ -137,9 +138,10 @@ class Peers:
 
     def of(self, request: Request, flow: Flow) -> Peer | Turned:
         """Return who sends this INVITE, or why he may not call. The same request is looked at once: a login counts once."""
-        if self._last is None or self._last[0] is not request:
-            self._last = (request, self._meet(request, flow))
-        return self._last[1]
+        met = self._met.get(request)
+        if met is None:
+            met = self._met[request] = self._meet(request, flow)
+        return met
 
     def known(self, request: Request, flow: Flow) -> Peer | Turned:
         """Return who asks for something that is not for strangers, such as how many messages wait, or how he is refused."""
@@ -149,6 +151,11 @@ class Peers:
     def login(self, request: Request, flow: Flow) -> Peer | Turned:
         """Return who proves by a secret who he is, wherever he asks from, or how he is refused."""
         return self._by_login(self._check(request), flow)
+
+    def trusts(self, request: Request, flow: Flow) -> bool:
+        """Tell whether what this INVITE asserts about its caller counts."""
+        met = self.of(request, flow)
+        return isinstance(met, Peer) and met.trust
 
     def door(self, request: Request, flow: Flow) -> Refusal | None:
         """Say for the agent how to refuse an INVITE, None to let it in; see ``Agent.admit_by``."""

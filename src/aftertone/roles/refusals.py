@@ -23,6 +23,7 @@ import structlog
 
 from aftertone.errors import AftertoneError, BusyError
 from aftertone.media.plane import Plane
+from aftertone.model import Caller
 from aftertone.net.endpoint import SipEndpoint
 from aftertone.roles.clips import REFUSED, Clips
 from aftertone.roles.notes import Notes
@@ -31,7 +32,6 @@ from aftertone.roles.terms import stream_of
 from aftertone.sdp import negotiation
 from aftertone.sdp.description import SdpError
 from aftertone.sip import events as sip
-from aftertone.sip.identity import caller_of
 
 RETRY_AFTER_S: Final = 60
 SDP_TYPE: Final = "application/sdp"
@@ -72,10 +72,11 @@ class Refusals:
         *,
         entropy: Callable[[int], bytes],
         logger: structlog.typing.FilteringBoundLogger,
+        caller_of: Callable[[sip.IncomingCall], Caller],
     ) -> None:
         self._endpoint, self._plane, self._clips = endpoint, plane, clips
         self._notes, self._counters, self._entropy, self._logger = notes, counters, entropy, logger
-        self._secrecies = secrecies
+        self._secrecies, self._caller_of = secrecies, caller_of
         self._loop = asyncio.get_running_loop()
         self._told: dict[sip.TransactionId, Told] = {}
         self._rows: dict[int, Told] = {}
@@ -191,7 +192,7 @@ class Refusals:
 
     def _note(self, event: sip.IncomingCall, status: int, reason: str) -> None:
         self._counters[f"refused_{status}"] += 1
-        if self._notes.refusal(status, reason, caller_of(event.request), event.request.uri):
+        if self._notes.refusal(status, reason, self._caller_of(event), event.request.uri):
             self._logger.warning("call refused", status=status, reason=reason, peer=event.flow.remote[0])
             return
         if not self._untold:

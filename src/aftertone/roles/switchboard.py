@@ -28,7 +28,7 @@ from aftertone.config import Settings
 from aftertone.errors import AftertoneError, BusyError, StorageError
 from aftertone.journal.record import Begin, End, Event, Kind
 from aftertone.media.plane import KeyPressed, LongestReached, MediaEvent, Plane, Played, Silent, ToneHeard
-from aftertone.model import Codec, EndReason, Envelope, Mailbox
+from aftertone.model import Caller, Codec, EndReason, Envelope, Mailbox
 from aftertone.net.endpoint import SipEndpoint
 from aftertone.roles.clips import Clips, Track
 from aftertone.roles.clock import LineClock
@@ -174,7 +174,15 @@ class Switchboard:
         self._notes = Notes(journal, entropy, logger, self._clock)
         self._early: EarlyGreetings[Ringing] = EarlyGreetings(self._answer)
         self.refusals = Refusals(
-            endpoint, plane, clips, self._notes, self.counters, self._secrecies, entropy=entropy, logger=logger
+            endpoint,
+            plane,
+            clips,
+            self._notes,
+            self.counters,
+            self._secrecies,
+            entropy=entropy,
+            logger=logger,
+            caller_of=self._caller_of,
         )
 
     # -- what others ask
@@ -241,6 +249,10 @@ class Switchboard:
                 self._on_request(dialog, transaction, request)
             case sip.ByeFinished(dialog, _):
                 self._release(dialog)
+
+    def _caller_of(self, event: sip.IncomingCall) -> Caller:
+        trusted = self.peers.trusts(event.request, event.flow)
+        return claims_of(event.request, trusted=trusted).caller
 
     def _on_call(self, event: sip.IncomingCall) -> None:
         request = event.request

@@ -102,7 +102,7 @@ def called_of(request: Request) -> Iterator[Called]:
     if uri is not None:
         target = uri.params.get("target")
         if target:
-            yield from _named(number_of(unescape(target)), "target of the request URI")
+            yield from _named(_target_name(target), "target of the request URI")
         yield from _named(target_user(request), "request URI")
     for value in _values(request, "p-called-party-id"):
         yield from _address_named(value, "P-Called-Party-ID")
@@ -132,7 +132,7 @@ def diversion_of(request: Request) -> Diversion | None:
         return Diversion("" if entry.hidden else entry.user, reason, "History-Info", hidden=entry.hidden)
     uri = _target(request)
     if uri is not None and "cause" in uri.params:
-        by = number_of(unescape(uri.params.get("target") or ""))
+        by = _target_name(uri.params.get("target") or "")
         return Diversion(by, _cause(uri.params.get("cause")), "request URI")
     if request.get("diversion"):
         # It cannot be read, and yet nobody writes one without forwarding.
@@ -244,6 +244,12 @@ def _target(request: Request) -> Uri | None:
         return request.target
     except ParseError:
         return None
+
+
+def _target_name(target: str) -> str:
+    """Return whom ``target`` means: a URI with its marks escaped, or, of careless peers, a bare number or name."""
+    text = unescape(unquote(target))
+    return number_of(text if ":" in text else f"sip:{text.partition('@')[0]}@target.invalid")
 
 
 def _named(user: str, header: str) -> Iterator[Called]:

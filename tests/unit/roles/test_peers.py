@@ -184,6 +184,7 @@ def test_a_request_is_looked_at_once_so_that_its_login_counts_once() -> None:
     door = Door({"callers": "known", "trunks": [LOGIN]})
     asked = invite(credentials(door.challenge(), "cloud-user", "s3cret"))
     assert door.peers.door(asked, flow("203.0.113.9")) is None
+    assert door.status() == 401, "somebody else in between"
     assert isinstance(door.peers.of(asked, flow("203.0.113.9")), Peer)
 
 

@@ -235,6 +235,15 @@ def test_what_a_stranger_asserts_is_not_believed_although_it_finds_the_mailbox()
     assert envelope["origin"]["diverted_by"] == "200"
 
 
+def test_a_refused_call_of_a_trunk_is_noted_with_the_caller_that_the_trunk_asserts() -> None:
+    for addresses, number in (([FLOW.remote[0]], "+15550101"), (["198.51.100.1"], "ann")):
+        world = World(sip={"trunks": [{**TRUNK, "addresses": addresses}]})
+        world.set_mailboxes(Mailbox("main"), Mailbox("office"))
+        world.invite(user="nobody", extra=SPOOFED)
+        (refused,) = world.journal.refusals
+        assert refused.caller.number == number
+
+
 def test_the_mailbox_of_a_trunk_goes_before_what_its_calls_say() -> None:
     world = World(sip={"trunks": [{**TRUNK, "mailbox": "office"}]})
     world.set_mailboxes(Mailbox("main"), Mailbox("office", rings=0))

@@ -60,6 +60,22 @@ def test_the_names_come_in_their_order() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("sip:+1-202-555-0143%40pbx.example.net%3Buser%3Dphone", "+12025550143"),
+        ("tel:%2B12025550143", "+12025550143"),
+        ("anna", "anna"),
+        ("+12025550143%40pbx.example.net", "+12025550143"),
+        ("%00", ""),
+        ("sip:", ""),
+    ],
+)
+def test_the_target_of_rfc_4458(target: str, name: str) -> None:
+    request = asking(f"sip:vm@192.0.2.1;target={target};cause=408")
+    assert diverted(request) == (name, "no-answer", "request URI")
+
+
 def test_the_last_entry_of_diversion_is_who_was_called_first() -> None:
     lines = ["<sip:third@x>;reason=unconditional", "<sip:second@x>;reason=user-busy, <sip:first@x>;reason=no-answer"]
     assert diverted(asking(diversion=lines)) == ("first", "no-answer", "Diversion")

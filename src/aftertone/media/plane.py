@@ -12,7 +12,8 @@ tones are read off the same rows. A packet costs no object, task or callback. On
 
 A source is latched (RFC 4961, ``rtp.latch``): where sound really comes from decides, not what the description said,
 because of NATs; from then on packets from elsewhere are strangers, counted and dropped, until the signalling agrees on a
-new address.
+new address. Nobody can crowd a call out: a socket gives ``MOST_PER_SOCKET`` datagrams a visit, and when more waits at that of a latched
+call, a sieve before it (``media.sieve``) lets only its source through.
 
 Beside the sound go reports about it (``media.reports``): those that come on a port of sound are taken from the same batch, and
 the figures of ours are counted off the same columns.
@@ -31,6 +32,7 @@ from aftertone.audio.watch import SoundWatch
 from aftertone.config import PortRange
 from aftertone.errors import BusyError
 from aftertone.journal.batch import PacketBatch, pack_batch
+from aftertone.media import sieve
 from aftertone.media.ear import Ear
 from aftertone.media.player import FRAME_MS, Player
 from aftertone.media.reports import LineQuality, Reports
@@ -51,6 +53,8 @@ BLOCK_ROWS: Final = 512
 3.4 ms with blocks of 64 rows. What is played waits for the tick, so it must not grow much longer."""
 MOST_PER_SOCKET: Final = 64
 """More than a second of 20 ms packets at once is a flood: the rest waits in the kernel's bounded buffer."""
+MOST_DRAINS: Final = 16
+"""Visits in a row to a socket that has just got its sieve: a buffer of the usual size is empty after five."""
 ARENA_ROWS: Final = 8192
 MOST_PER_RECORD: Final = 2048
 """Packets in one journal record: even full rows stay below the journal's 4 MiB."""
@@ -148,8 +152,14 @@ class Plane:
         # Twice the block: neighbouring blocks are visited 40 ms apart, which is close to the interval of the journal's commits.
         self._stripe = np.arange(capacity) // BLOCK_ROWS * 2 % STRIPES
         self._turn = 0
+        self._starts = [0] * STRIPES
+        """Where each stripe begins: after whom the arena was full the last time."""
+        self._sources: list[tuple[str, int] | None] = [None] * capacity
+        self._sieved: dict[int, int] = {}
+        """Rows behind a sieve, and what the kernel had refused there before."""
+        self.floods = 0
         self.received_packets = 0
-        self.dropped: dict[str, int] = {"malformed": 0, "stranger": 0, "payload_type": 0, "unauthentic": 0}
+        self.dropped: dict[str, int] = {"malformed": 0, "stranger": 0, "payload_type": 0, "unauthentic": 0, "flood": 0}
 
     @property
     def live(self) -> int:
@@ -192,12 +202,14 @@ class Plane:
         # a refresh of the session must not make us forget the address that works.
         if self._latch.signal(row, _key_of(stream.remote)):
             self._set_remote(row, stream.remote)
+            self._open_to_all(row)
         if self.reports.agree(row, stream):
             self.reports.send_to(row, self._name_of(row, stream.remote_rtcp))
 
     def release(self, row: int) -> None:
         """Give row and port back."""
         self.reports.end(row)
+        self._open_to_all(row)
         sock = self.table.end(row)
         if sock is not None:
             sock.close()
@@ -248,7 +260,7 @@ class Plane:
         self._turn = (self._turn + 1) % STRIPES
         stripe = np.flatnonzero(self.table.active & (self._stripe == self._turn))
         if stripe.size:
-            self._receive(stripe, now_ns, events)
+            self._visit(np.roll(stripe, -self._starts[self._turn]), now_ns, events)
         waiting = self.reports.waiting()
         if waiting:
             self._receive_reports(waiting, now_ns)
@@ -257,12 +269,43 @@ class Plane:
         self._judge(now_ns, events)
         return events
 
-    def _receive(self, rows: npt.NDArray[np.intp], now_ns: int, events: list[MediaEvent]) -> None:
+    def _visit(self, stripe: npt.NDArray[np.intp], now_ns: int, events: list[MediaEvent]) -> None:
+        """Empty the sockets of a stripe, fairly: whom the arena had no room for is the first the next time."""
+        counts = self._receive(stripe, now_ns, events)
+        served = self._starts[self._turn] + int(np.flatnonzero(counts)[-1]) + 1 if any(counts) else 0
+        self._starts[self._turn] = served % len(stripe) if sum(counts) >= ARENA_ROWS else 0
+        # What fills a socket up may be a flood. Its buffer is emptied once behind the sieve, for what is the caller's in it.
+        full = [row for row, count in zip(stripe.tolist(), counts, strict=True) if count >= MOST_PER_SOCKET]
+        full = [row for row in full if self._sieve(row)]
+        for _ in range(MOST_DRAINS):
+            if not full:
+                break
+            counts = self._receive(np.array(full), now_ns, events)
+            full = [row for row, count in zip(full, counts, strict=True) if count >= MOST_PER_SOCKET]
+
+    def _sieve(self, row: int) -> bool:
+        """Put a sieve before the socket of a latched call. False when there is none to put, or it is there already."""
+        sock, source = self.table.sockets[row], self._sources[row]
+        if sock is None or source is None or row in self._sieved:
+            return False
+        self._sieved[row] = sieve.refused(sock)
+        self.floods += 1
+        return sieve.only_from(sock, *source)
+
+    def _open_to_all(self, row: int) -> None:
+        """Take the sieve away, if there is one, and count what it kept out."""
+        sock, before = self.table.sockets[row], self._sieved.pop(row, None)
+        self._sources[row] = None
+        if sock is not None and before is not None:
+            self.dropped["flood"] += sieve.refused(sock) - before
+            sieve.from_anybody(sock)
+
+    def _receive(self, rows: npt.NDArray[np.intp], now_ns: int, events: list[MediaEvent]) -> list[int]:
         receiver, sockets = self._receiver, self.table.sockets
         counts = receiver.receive_all([sockets[row] for row in rows.tolist()], MOST_PER_SOCKET)
         filled = sum(counts)
         if not filled:
-            return
+            return counts
         arrived = receiver.arrivals(filled, now_ns)
         owner = np.repeat(rows, counts)
         self.received_packets += filled
@@ -281,6 +324,7 @@ class Plane:
             self._write(headers, owner, recorded[first : first + MOST_PER_RECORD], arrived)
         if recorded.size:
             self._ear.listen(receiver.arena, headers, owner, recorded, arrived)
+        return counts
 
     def _admit(
         self, headers: Headers, owner: npt.NDArray[np.intp], count: int, events: list[MediaEvent]
@@ -299,6 +343,7 @@ class Plane:
         for index in candidates[admission.locked].tolist():
             row, address = int(owner[index]), source_address(self._receiver, index)
             self._set_remote(row, address)
+            self._sources[row] = address
             port = self.reports.port_for(row, address[1])
             self.reports.send_to(row, self._name_of(row, (address[0], port)))
             events.append(Latched(row, address))

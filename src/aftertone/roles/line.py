@@ -447,6 +447,7 @@ class Line:
             "live_calls": board.live_calls,
             "ringing_calls": board.ringing_calls,
             "rtp_received_packets_total": plane.received_packets,
+            "rtp_floods_total": plane.floods,
             "rtp_sent_packets_total": plane.player.sent_packets,
             "late_ticks_total": self._late_ticks,
             "lost_batches_total": self._lost_batches,

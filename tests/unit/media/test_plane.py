@@ -170,7 +170,7 @@ def test_garbage_and_unknown_payload_types_are_counted_and_dropped(bench: Bench,
     arrive(bench, row)
     bench.ticks(planes.STRIPES)
     assert bench.batches == []
-    assert bench.plane.dropped == {"malformed": 4, "stranger": 0, "payload_type": 1, "unauthentic": 0}
+    assert bench.plane.dropped == {"malformed": 4, "stranger": 0, "payload_type": 1, "unauthentic": 0, "flood": 0}
 
 
 def test_a_stranger_is_not_heard_once_the_source_is_latched(bench: Bench, peer: socket.socket) -> None:

@@ -62,7 +62,7 @@ def test_the_journal_gets_what_was_said_and_not_what_travelled(bench: Bench, pee
     assert bench.payloads() == [said[1], said[0], said[2]]
     assert unpack_batch(bench.batches[0]).sequence.tolist() == [1, 0, 2]
     assert events == [Latched(row, peer.getsockname())]
-    assert bench.plane.dropped == {"malformed": 0, "stranger": 0, "payload_type": 0, "unauthentic": 1}
+    assert bench.plane.dropped == {"malformed": 0, "stranger": 0, "payload_type": 0, "unauthentic": 1, "flood": 0}
 
 
 def test_what_is_not_authentic_neither_latches_nor_is_recorded(bench: Bench, peer: socket.socket) -> None:

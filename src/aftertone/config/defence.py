@@ -51,6 +51,6 @@ class Trace(Section):
     keep: bool = Field(
         default=True, description="Keep the signalling of a call with its message, without passwords and keys."
     )
-    keep_kb: Annotated[int, Field(ge=4, le=1024)] = Field(
+    keep_kb: Annotated[int, Field(ge=4, le=512)] = Field(
         default=64, description="Most that is kept of one call, in kilobytes; beyond it the middle is left out."
     )

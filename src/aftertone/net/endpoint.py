@@ -30,6 +30,7 @@ from aftertone.sip.builder import Fields
 from aftertone.sip.events import CallId, DialogId, Event, RequestId, SubscriptionId, TransactionId, Transmit
 from aftertone.sip.flow import Address, Flow, Transport
 from aftertone.sip.settings import AgentSettings
+from aftertone.sip.trace import Recorder
 
 MAX_CONNECTING = 64
 """TCP connections being opened at once, and seconds that each may take (``CONNECT_S``)."""
@@ -53,6 +54,7 @@ class SipEndpoint:
         advertise: Callable[[Address], Address | None] | None = None,
         limits: ConnectionLimits | None = None,
         guard: Guard | None = None,
+        recorder: Recorder | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -63,6 +65,7 @@ class SipEndpoint:
         """
         self.guard = guard if guard is not None else Guard(Limits())
         self.agent = Agent(settings, entropy, self.guard)
+        self._recorder = recorder
         self.stats: Counter[str] = Counter()
         self._on_event = on_event
         self._hosts = tuple(hosts)
@@ -302,8 +305,11 @@ class SipEndpoint:
         self.stats["socket_errors"] += 1
 
     def _receive(self, data: bytes, flow: Flow) -> None:
+        now_ns = self._clock_ns()
+        if self._recorder is not None:
+            self._recorder.received(data, flow, now_ns)
         try:
-            self.agent.receive(data, flow, self._clock_ns())
+            self.agent.receive(data, flow, now_ns)
         finally:
             self._flush()
 
@@ -373,6 +379,8 @@ class SipEndpoint:
             self._flush()
 
     def _send(self, data: bytes, flow: Flow) -> None:
+        if self._recorder is not None:
+            self._recorder.sent(data, flow, self._clock_ns())
         if flow.transport == "TCP":
             self._send_stream(data, flow)
             return

@@ -51,9 +51,11 @@ from aftertone.roles.peers import Peers
 from aftertone.roles.process import Start, run_role
 from aftertone.roles.room import mark_of, reserve_bytes
 from aftertone.roles.switchboard import Switchboard
+from aftertone.roles.traces import Traces, Watch
 from aftertone.sip.events import Event
 from aftertone.sip.flow import Address, Flow
 from aftertone.sip.settings import AgentSettings
+from aftertone.sip.trace import Recorder
 from aftertone.voicemail import directory as directories
 
 STOP_WITHIN_S: Final = 0.8
@@ -95,6 +97,8 @@ class Line:
             resume=self._clock.resume,
         )
         self._not_open: StorageError | None = StorageError("the journal is not open yet")
+        self._recorder = Recorder(bytes_a_call=settings.trace.keep_kb * 1024)
+        self._watch = Watch(start.folder, self._recorder)
         self._endpoint = SipEndpoint(
             # A call that its last proxy let through with no hop left has arrived: only proxies must refuse it.
             AgentSettings(
@@ -107,6 +111,7 @@ class Line:
             port=settings.sip.port,
             advertise=self._advertise,
             guard=attackers.guard_of(settings),
+            recorder=self._recorder,
         )
         self._clips = Clips()
         self.plane = Plane(
@@ -134,6 +139,7 @@ class Line:
             entropy=secrets.token_bytes,
             logger=start.logger,
             clock=self._clock,
+            traces=Traces(settings.trace, self._recorder, self._clock),
             peers=Peers(
                 settings.sip, secret=secrets.token_bytes(16), logger=start.logger, on_wrong_login=self._wrong_login
             ),
@@ -201,10 +207,12 @@ class Line:
                 self._look_at_the_disk()
                 self._look_at_the_clock()
                 attackers.tell(self._endpoint.guard, self._logger)
+                self._watch.look()
                 await self._learn_directory()
                 self._publish_status()
             await asyncio.gather(self._end_calls(), self._accounts.stop())
         finally:
+            self._watch.end()
             await self._endpoint.stop()
             self.journal.close()
         self._logger.info("line stopped")

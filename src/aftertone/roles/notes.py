@@ -1,4 +1,4 @@
-"""Notes: what is good to have in the journal, and no reason to fail: keys, changes of the sound, refused calls.
+"""Notes: what is good to have in the journal, and no reason to fail: keys, changes of the sound, refused calls, signalling.
 
 Owns: writing them without ever raising, and the limit on refusals. Refuses to know: begins and ends, which promises rest on.
 """
@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import structlog
 
 from aftertone.errors import AftertoneError
-from aftertone.journal.record import Event, Kind, Refused
+from aftertone.journal.record import Event, Kind, Refused, Signalling
 from aftertone.model import Caller
 from aftertone.roles.clock import LineClock
 from aftertone.sip.uri import readable
@@ -47,6 +47,10 @@ class Notes:
     def event(self, event: Event) -> None:
         """Note that something happened in a call."""
         self._append(Kind.EVENT, event.pack())
+
+    def signalling(self, signalling: Signalling) -> None:
+        """Note what was said about a call on the wire."""
+        self._append(Kind.SIGNALLING, signalling.pack())
 
     def refusal(self, status: int, reason: str, caller: Caller, request_uri: str) -> bool:
         """Note a refused call for the owner, up to ``REFUSALS_A_MINUTE``; False beyond."""

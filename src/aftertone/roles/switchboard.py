@@ -41,6 +41,7 @@ from aftertone.roles.routing import mailbox_of, origin_of
 from aftertone.roles.secrecy import Secrecies, suite_of
 from aftertone.roles.terms import is_on_hold, key_of_info, quality_event, stream_of, warning_of
 from aftertone.roles.timekeeper import Reading
+from aftertone.roles.traces import Traces
 from aftertone.sdp import negotiation
 from aftertone.sdp.crypto import Policy, blank_keys
 from aftertone.sdp.negotiation import MediaPlan
@@ -50,6 +51,7 @@ from aftertone.sip.flow import Flow
 from aftertone.sip.identity import claims_of, target_user
 from aftertone.sip.message import Request, serialize
 from aftertone.sip.reliable import is_reliable, is_required
+from aftertone.sip.trace import Recorder
 from aftertone.voicemail.call import Call
 from aftertone.voicemail.deposit import DURABLE_WITHIN_S, HangUp
 from aftertone.voicemail.directory import Directory
@@ -155,6 +157,7 @@ class Switchboard:
         logger: structlog.typing.FilteringBoundLogger,
         clock: LineClock | None = None,
         peers: Peers | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self.endpoint, self.plane = endpoint, plane
         self.directory = Directory()
@@ -172,6 +175,7 @@ class Switchboard:
         self._clock = clock if clock is not None else LineClock(logger)
         self._secrecies = Secrecies(settings.sip.srtp, entropy, logger)
         self._notes = Notes(journal, entropy, logger, self._clock)
+        self.traces = traces or Traces(settings.trace, Recorder(), self._clock)
         self._early: EarlyGreetings[Ringing] = EarlyGreetings(self._answer)
         self.refusals = Refusals(
             endpoint,
@@ -289,6 +293,7 @@ class Switchboard:
             raise
         ringing = Ringing(event, choice.mailbox, choice.reason, row, port, peer, diversion_of(request))
         self._ringing[event.transaction_id] = ringing
+        self.traces.keep(event.dialog_id.call_id)
         rings = self._settings.calls.rings if choice.mailbox.rings is None else choice.mailbox.rings
         if ringing.diversion is not None or not rings:
             self._rung(ringing)
@@ -475,6 +480,7 @@ class Switchboard:
         """Take a call out of those that ring, if it is there. Its row is the caller's to give back."""
         ringing = self._ringing.pop(transaction, None)
         if ringing is not None:
+            self.traces.forget(ringing.event.dialog_id.call_id)
             self._early.forget(ringing.row)
             if ringing.timer is not None:
                 ringing.timer.cancel()
@@ -723,3 +729,6 @@ class Switchboard:
             live.waiting.cancel()
         self._rows.pop(live.row, None)
         self.plane.release(live.row)
+        if self.traces.keeps(dialog.call_id):
+            # In a turn of its own: the last answer is still to be sent.
+            self._loop.call_soon(self.traces.write, self._notes, live.envelope.id, live.number, dialog.call_id)

@@ -33,6 +33,8 @@ BYTES_IN_RING: Final = 16 * 1024
 CALLS_IN_RING: Final = 100
 OTHERS_IN_RING: Final = 50
 """Exchanges outside calls: registrations, subscriptions, OPTIONS."""
+MESSAGES_A_CALL: Final = 1000
+"""Messages of one call, however short they are."""
 LONGEST_NAME: Final = 256
 """Bytes of a Call-ID that name a trace; a longer one shares it with others that begin so."""
 LONGEST_LABEL: Final = 100
@@ -96,7 +98,7 @@ class CallTrace:
         """Keep a message, if need be instead of one before."""
         half = self.limit_bytes // 2
         size = len(message.data)
-        if not self._last and self._first_bytes + size <= half:
+        if not self._last and self._first_bytes + size <= half and len(self._first) < MESSAGES_A_CALL // 2:
             self._first.append(message)
             self._first_bytes += size
             return
@@ -105,7 +107,7 @@ class CallTrace:
             return
         self._last.append(message)
         self._last_bytes += size
-        while self._last_bytes > half:
+        while self._last_bytes > half or len(self._last) > MESSAGES_A_CALL // 2:
             self._last_bytes -= len(self._last.popleft().data)
             self.left_out += 1
 
@@ -138,6 +140,10 @@ class Recorder:
         if found is not None:
             found.limit_bytes = self._bytes_a_call
             self._kept[name] = found
+
+    def keeps(self, call_id: str) -> bool:
+        """Tell whether the trace of a call is kept."""
+        return call_id[:LONGEST_NAME] in self._kept
 
     def take(self, call_id: str) -> CallTrace | None:
         """Return the trace of a call that was kept; from now on it is one of the last calls."""
@@ -255,14 +261,15 @@ def pack_trace(trace: CallTrace, *, now_ns: int, unix_ms: int) -> bytes:
             "v": DOCUMENT_VERSION,
             "call_id": trace.call_id.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
             "left_out": trace.left_out,
-            "messages": [_to_json(message, unix_ms * 1000 - now_ns // 1000) for message in trace.messages],
+            "messages": [message_to_json(message, unix_ms * 1000 - now_ns // 1000) for message in trace.messages],
         },
         ensure_ascii=False,
         separators=(",", ":"),
     ).encode()
 
 
-def _to_json(message: Traced, offset_us: int) -> dict[str, object]:
+def message_to_json(message: Traced, offset_us: int) -> dict[str, object]:
+    """Return one message as it is stored; ``offset_us`` makes microseconds since 1970 of its time."""
     return {
         "unix_us": message.at_ns // 1000 + offset_us,
         "sent": message.sent,
@@ -278,13 +285,14 @@ def unpack_trace(document: bytes) -> StoredTrace:
     """Read what ``pack_trace`` made; raises DamagedError on anything else."""
     try:
         value = json.loads(document)
-        messages = tuple(_from_json(one) for one in value["messages"])
+        messages = tuple(message_from_json(one) for one in value["messages"])
         return StoredTrace(str(value["call_id"]), messages, int(value["left_out"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise DamagedError(f"the signalling of a call cannot be read ({type(error).__name__})") from error
 
 
-def _from_json(value: Any) -> Traced:
+def message_from_json(value: Any) -> Traced:
+    """Read what ``message_to_json`` made; raises ValueError, KeyError, TypeError or OverflowError on anything else."""
     return Traced(
         int(value["unix_us"]) * 1000,
         bool(value["sent"]),

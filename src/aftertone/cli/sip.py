@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import typer
@@ -38,7 +39,13 @@ def status(data: Data = DEFAULT_DATA, config: Config = None, as_json: Json = Fal
         "transports": _transports(settings),
         "accounts": accounts,
         "trunks": [
-            {"name": trunk.name, "addresses": list(trunk.addresses), "user": trunk.user, "mailbox": trunk.mailbox}
+            {
+                "name": trunk.name,
+                "addresses": list(trunk.addresses),
+                "user": trunk.user,
+                "mailbox": trunk.mailbox,
+                **_use(line, trunk.name),
+            }
             for trunk in settings.sip.trunks
         ],
     }
@@ -60,6 +67,17 @@ def _accounts(line: Mapping[str, object] | None, settings: Settings) -> list[dic
     ]
 
 
+def _use(line: Mapping[str, object] | None, trunk: str) -> dict[str, int | None]:
+    """Return how many calls of a trunk the line took since it started, and when the last one was; None when it does not say."""
+    said = line.get("lines") if line is not None else None
+    for one in said if isinstance(said, list) else ():
+        if isinstance(one, Mapping) and (one.get("kind"), one.get("name")) == ("trunk", trunk):
+            calls, last = one.get("calls"), one.get("last_call_unix_ms")
+            if isinstance(calls, int) and isinstance(last, int):
+                return {"calls": calls, "last_call_unix_ms": last if 0 < last < 2**42 else None}
+    return {"calls": None, "last_call_unix_ms": None}
+
+
 def _transports(settings: Settings) -> list[str]:
     found = [f"udp {settings.sip.host}:{settings.sip.port}", f"tcp {settings.sip.host}:{settings.sip.port}"]
     return [*found, f"tls {settings.sip.host}:{settings.sip.tls_port}"] if settings.sip.tls else found
@@ -79,12 +97,21 @@ def _print(value: Mapping[str, Any]) -> None:
             if one.get("reason"):
                 typer.echo(f"{one['name']}: {one['reason']}")
     if value["trunks"]:
-        table = Table("trunk", "known by", "mailbox", box=None, pad_edge=False)
+        table = Table("trunk", "known by", "mailbox", "calls", "last call", box=None, pad_edge=False)
         for one in value["trunks"]:
             known = [*one["addresses"], *([f"login {one['user']}"] if one["user"] else [])]
-            table.add_row(one["name"], ", ".join(known), one["mailbox"] or "by the call")
+            calls = "" if one["calls"] is None else str(one["calls"])
+            table.add_row(
+                one["name"], ", ".join(known), one["mailbox"] or "by the call", calls, _moment(one["last_call_unix_ms"])
+            )
         typer.echo("")
         Console().print(table)
+
+
+def _moment(unix_ms: int | None) -> str:
+    if unix_ms is None:
+        return ""
+    return datetime.fromtimestamp(unix_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def _span(seconds: object) -> str:

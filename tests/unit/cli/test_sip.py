@@ -33,6 +33,11 @@ REGISTERED = {
     "expires_s": 3000,
     "next_s": 100,
 }
+LINES = [
+    "nonsense",
+    {"kind": "account", "name": "pbx", "calls": 3, "last_call_unix_ms": 1},
+    {"kind": "trunk", "name": "pbx", "calls": 12, "last_call_unix_ms": 1_750_000_000_000},
+]
 FAILING = {**REGISTERED, "state": "failing", "reason": "no answer from udp 192.0.2.5:5060", "expires_s": None}
 
 
@@ -46,7 +51,7 @@ def _settings(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def say(shell: Shell, *accounts: object) -> None:
     folder = Folder(shell.data)
     folder.make()
-    write_status(folder, "line", {"sip_address": "sip:main@192.0.2.1", "accounts": list(accounts)})
+    write_status(folder, "line", {"sip_address": "sip:main@192.0.2.1", "accounts": list(accounts), "lines": LINES})
 
 
 def test_all_is_registered(shell: Shell) -> None:
@@ -64,7 +69,9 @@ def test_all_is_registered(shell: Shell) -> None:
         assert word in done.out
     found = shell("sip", "status", "--json").json()
     assert found["accounts"] == [REGISTERED]
-    assert found["trunks"] == [{"name": "pbx", "addresses": ["192.0.2.0/24"], "user": "pbx", "mailbox": ""}]
+    pbx = {"name": "pbx", "addresses": ["192.0.2.0/24"], "user": "pbx", "mailbox": ""}
+    assert found["trunks"] == [{**pbx, "calls": 12, "last_call_unix_ms": 1_750_000_000_000}]
+    assert "by the call  12     2025-06-1" in done.out
     assert "sesame" not in done.out + str(found)
 
 
@@ -80,6 +87,7 @@ def test_a_line_that_does_not_run(shell: Shell) -> None:
     assert done.status == 1
     assert "line        does not run" in done.out
     assert "provider: the line does not run" in done.out
+    assert shell("sip", "status", "--json", "--data", shell.data).out.count('"calls": null') == 1
 
 
 def test_tls_is_listed_when_it_is_on(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

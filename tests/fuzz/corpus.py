@@ -48,6 +48,22 @@ def seeds(target: str) -> list[bytes]:
                 key,
             )
             return [SDP, keyed, test_rfc5118.PLAIN, test_rfc5118.TWO_FAMILIES, test_rfc5118.MAPPED]
+        case "registration":
+            head = (
+                b"Via: SIP/2.0/UDP 192.0.2.1:5060;received=203.0.113.5;rport=41000;branch=z9hG4bKx\r\n"
+                b"From: <sip:ann@home>;tag=a\r\nTo: <sip:ann@home>;tag=b\r\nCall-ID: c\r\nCSeq: 1 REGISTER\r\n"
+            )
+            asks = (
+                b'SIP/2.0 401 X\r\n%bWWW-Authenticate: Digest realm="r", nonce="n", algorithm=SHA-256, qop="auth,auth-int"\r\n\r\n'
+                % head
+            )
+            takes = (
+                b'SIP/2.0 200 X\r\n%bContact: <sip:ann@192.0.2.1;line=0123456789abcdef>;expires=60;pub-gruu="sip:a@b;gr"\r\n'
+                b"Service-Route: <sip:p;lr>\r\nPath: <sip:e;lr>\r\nRequire: outbound\r\nFlow-Timer: 30\r\n\r\n" % head
+            )
+            brief = b"SIP/2.0 423 X\r\n%bMin-Expires: 7200\r\n\r\n" % head
+            busy = b"SIP/2.0 503 X\r\n%bRetry-After: 9 (x)\r\n\r\n" % head
+            return [b"\0\0".join((asks, takes, brief, busy)), b'Digest username="ann", realm="home", nonce="n"']
         case "rtp":
             return [len(packet).to_bytes(2, "big") + packet, (len(report).to_bytes(2, "big") + report) * 3]
         case _:

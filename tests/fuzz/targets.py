@@ -19,19 +19,24 @@ from aftertone.errors import PeerError
 from aftertone.rtp import batch, rtcp
 from aftertone.sdp import description, negotiation
 from aftertone.sdp.crypto import Secrecy
-from aftertone.sip.checks import read_whole, refusal
+from aftertone.sip.checks import read_answer, read_whole, refusal
+from aftertone.sip.digest import parse_challenges
+from aftertone.sip.digest_client import DigestClient
+from aftertone.sip.digest_server import DigestServer, Verdict
 from aftertone.sip.diversion import called_of, diversion_of
 from aftertone.sip.events import Event, IncomingCall, ReofferReceived, RequestInDialog, Transmit
 from aftertone.sip.faults import ParseError
 from aftertone.sip.identity import claims_of
-from aftertone.sip.message import MAX_MESSAGE_BYTES, Request, parse, salvage, serialize
+from aftertone.sip.message import MAX_MESSAGE_BYTES, Request, Response, parse, salvage, serialize
+from aftertone.sip.registration import Registrant, Registration
 from aftertone.sip.settings import AgentSettings
 from aftertone.sip.stream import StreamSplitter
-from tests.unit.sip.kit import FLOW, TCP_FLOW, agent
+from tests.unit.sip.kit import FLOW, TCP_FLOW, agent, seeded
 
 Target = Callable[[bytes], None]
 _SETTINGS: Final = AgentSettings()
 _ROW_BYTES: Final = 1500
+REGISTRANT: Final = Registrant("sip:home", "sip:ann@home", "ann", "0123456789abcdef", "urn:uuid:x")
 
 
 def sip(data: bytes) -> None:
@@ -140,6 +145,29 @@ def reports(data: bytes) -> None:
     assert len(found.blocks) * 24 + len(found.senders) * 20 + len(found.goodbyes) * 4 <= len(data)
 
 
+def registration(data: bytes) -> None:
+    """A registration that gets the pieces of the input, split at NUL NUL, as answers; and each piece as credentials.
+
+    Whatever comes, there is a next moment, and nobody gets in without the secret.
+    """
+    entropy = seeded()
+    account = Registration(REGISTRANT, DigestClient("ann", "sesame", entropy), entropy, 0)
+    server, now_ns = DigestServer("home", b"k" * 16), 0
+    for piece in data.split(b"\0\0")[:16]:
+        text = piece.decode("utf-8", "surrogateescape")
+        credentials = Request("REGISTER", "sip:home", {"authorization": [text]})
+        assert server.verify(credentials, {"ann": "sesame"}.get, 0).verdict is not Verdict.OK
+        parse_challenges([text])
+        with contextlib.suppress(ParseError):
+            message = parse(piece)
+            if isinstance(message, Response):
+                read_answer(message)
+                now_ns = max(now_ns, account.deadline_ns() or 0)
+                account.ask(FLOW)
+                account.answered(message, now_ns)
+                assert account.deadline_ns() is not None
+
+
 TARGETS: Final[Mapping[str, Target]] = {
     "sip": sip,
     "sip-agent": sip_agent,
@@ -147,4 +175,5 @@ TARGETS: Final[Mapping[str, Target]] = {
     "sdp": sdp,
     "rtp": rtp,
     "rtcp": reports,
+    "registration": registration,
 }

@@ -299,6 +299,26 @@ def test_stopping_does_not_wait_for_a_registrar_that_is_silent() -> None:
     play(story)
 
 
+def test_a_name_server_that_hangs_holds_up_neither_start_nor_stop_nor_the_others() -> None:
+    async def story(registrar: Registrar) -> None:
+        world = World(one("hangs", registrar="hangs.example"), one())
+
+        async def resolve(uri: Uri, transport: str | None) -> Sequence[Target]:
+            if uri.host == "hangs.example":
+                await asyncio.Event().wait()
+            return [target(registrar)]
+
+        for line in world.accounts._lines.values():
+            line._resolve = resolve
+        async with running(world):
+            await world.until("registered", 1)
+            assert world.standing()["state"] == "registering"
+            async with asyncio.timeout(2):
+                await world.accounts.stop()
+
+    play(story)
+
+
 def invite(uri: str, called: str = "sip:ann@home.example") -> Request:
     found = parse(request(uri=uri, drop="To", extra=f"To: <{called}>"))
     assert isinstance(found, Request)

@@ -51,7 +51,7 @@ from aftertone.sip.flow import Flow
 from aftertone.sip.identity import claims_of, target_user
 from aftertone.sip.message import Request, serialize
 from aftertone.sip.reliable import is_reliable, is_required
-from aftertone.sip.trace import Recorder
+from aftertone.sip.trace import Recorder, blanked
 from aftertone.voicemail.call import Call
 from aftertone.voicemail.deposit import DURABLE_WITHIN_S, HangUp
 from aftertone.voicemail.directory import Directory
@@ -370,7 +370,9 @@ class Switchboard:
         envelope = self._envelope(ringing, media, now)
         number, self._next_number = self._next_number, self._next_number + 1
         envelope_json = json.dumps(envelope.to_json()).encode()
-        begin = Begin(envelope.id, number, envelope_json, blank_keys(serialize(request)), now_ns, now.unix_ms)
+        # What was hashed with a password can be guessed at: it is no more for keeping than keys are.
+        invite = blanked(blank_keys(serialize(request)))
+        begin = Begin(envelope.id, number, envelope_json, invite, now_ns, now.unix_ms)
         try:
             sequence = self._journal.append(Kind.BEGIN, begin.pack(), urgent=True)
         except AftertoneError as error:
@@ -390,7 +392,13 @@ class Switchboard:
         self._durability.when(sequence, lambda: self._begin_is_durable(live))
         self.counters["answered"] += 1
         self.peers.called(ringing.peer, now.unix_ms)
-        self._logger.info("call answered", message=str(envelope.id), mailbox=envelope.mailbox, peer=envelope.peer)
+        self._logger.info(
+            "call answered",
+            message=str(envelope.id),
+            mailbox=envelope.mailbox,
+            peer=envelope.peer,
+            by=ringing.peer.label,
+        )
 
     def _describe(self, media: Media, offer: bytes) -> bytes:
         """Return our description: the answer to ``offer``, or an offer of ours when there is none."""

@@ -244,6 +244,16 @@ def test_a_refused_call_of_a_trunk_is_noted_with_the_caller_that_the_trunk_asser
         assert refused.caller.number == number
 
 
+def test_a_login_is_not_kept_with_the_call() -> None:
+    world = World()
+    world.set_mailboxes(Mailbox("main", rings=0))
+    login = 'Digest username="u", realm="aftertone", nonce="n", uri="sip:x", response="0123456789abcdef"'
+    world.invite(extra=f"Authorization: {login}\r\nProxy-Authorization: {login}\r\n")
+    (begin,) = world.journal.begins
+    assert begin.invite.lower().count(b"authorization: ") == 2
+    assert b"0123456789abcdef" not in begin.invite
+
+
 def test_the_mailbox_of_a_trunk_goes_before_what_its_calls_say() -> None:
     world = World(sip={"trunks": [{**TRUNK, "mailbox": "office"}]})
     world.set_mailboxes(Mailbox("main"), Mailbox("office", rings=0))

@@ -280,8 +280,8 @@ class ServerSide:
             refused = Refusal(491)
         elif short is not None:
             refused = Refusal(422, tuple(short))
-        elif waiting is not None:
-            # The ACK is lost or late, but who sends this has seen the 2xx.
+        elif waiting is not None and is_invite:
+            # The ACK is lost or late, but who sends this has seen the 2xx. An UPDATE may have been sent before it came.
             self._acknowledged(waiting, b"", now_ns)
             refused = Refusal(481) if dialog.phase is not Phase.CONFIRMED else None
         if refused is not None:
@@ -459,7 +459,7 @@ class ServerSide:
             user = core.settings.user or request.target.user
             lines = f"Contact: <{contact_uri(transaction.flow, user)}>\r\n{self._allow_lines}{lines}"
             if status >= 200 and (dialog is None or dialog.phase is not Phase.EARLY or request.method == "INVITE"):
-                session = session_timer.agree(request, core.settings)
+                session = session_timer.agree(request, core.settings, dialog.session if dialog is not None else None)
                 fields = (*fields, *session_timer.answer_fields(session)) if session is not None else fields
         transaction.last = build_response(
             transaction.echo,

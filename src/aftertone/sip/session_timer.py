@@ -78,14 +78,19 @@ def too_short(request: Request, settings: AgentSettings) -> Fields | None:
     return (("Min-SE", str(settings.min_se_s)),)
 
 
-def agree(request: Request, settings: AgentSettings) -> Interval | None:
-    """Return what our 2xx to a request of the peer says; None leaves the session without a limit (section 9)."""
+def agree(request: Request, settings: AgentSettings, before: SessionTimer | None = None) -> Interval | None:
+    """Return what our 2xx to a request of the peer says; None leaves the session without a limit (section 9).
+
+    ``before``: what holds in the dialog. A request that says nothing of timers does not end it; we refresh then.
+    """
     asked, ours, supports = read_interval(request), settings.session_expires_s, _supports(request)
     longest = max(ours, settings.min_se_s, read_minimum(request)) if ours else LARGEST_S
     if asked is not None:
         seconds = max(min(asked.seconds, longest), settings.min_se_s)
     elif ours and supports:
         seconds = longest
+    elif before is not None:
+        seconds = before.interval_s
     else:
         return None
     if not supports:

@@ -47,6 +47,18 @@ def calls(subject: Machine, registrar: Kamailio, folder: Path, transport: str = 
     subject.run("call", uri, "--codec", "pcmu", "--play", str(said))
 
 
+def test_a_proxy_that_asks_who_calls_is_told(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(PASSWORD)
+    with kamailio() as registrar, machine(tmp_path / "data", CONFIG=account(tmp_path, registrar)) as answering:
+        reaches(answering, "registered")
+        uri = f"sip:{USER}@127.0.0.1:{registrar.port}"
+        guarded = ("call", uri, "--codec", "pcmu", "--from", "sip:guarded@127.0.0.1")
+        assert "407" in answering.run(*guarded, "--json", check=False).stdout
+        said = str(speech_file(tmp_path / "said.wav", 1.5))
+        answering.run(*guarded, "--play", said, "--user", "guarded", "--secret-file", str(tmp_path / "secret"))
+        wait_until(answering.messages, "the message")
+
+
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_a_call_to_the_account_leaves_a_message(tmp_path: Path, transport: str) -> None:
     with (

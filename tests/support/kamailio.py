@@ -73,6 +73,10 @@ request_route {{
         if (!save("location")) sl_reply_error();
         exit;
     }}
+    if (is_method("INVITE") && $fU == "guarded") {{
+        if (!pv_proxy_authenticate("{realm}", "{password}", "0")) {{ proxy_challenge("{realm}", "1"); exit; }}
+        consume_credentials();
+    }}
     record_route();
     if (!lookup("location")) {{ sl_send_reply("404", "Not Registered"); exit; }}
     t_relay();

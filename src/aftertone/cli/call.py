@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Annotated
 import typer
 
 from aftertone.cli.options import Json
+from aftertone.errors import UsageError
 from aftertone.model import Codec
+from aftertone.sip.digest_client import DigestClient
 
 
 class Encryption(StrEnum):
@@ -44,6 +47,8 @@ def call(
     srtp: Annotated[
         Encryption, typer.Option(help="Encrypt the sound: off, optional (if the other side can), required.")
     ] = Encryption.OFF,
+    user: Annotated[str, typer.Option(help="User name, for a machine or proxy that asks who calls.")] = "",
+    secret_file: Annotated[Path | None, typer.Option(help="File that holds that user's password alone.")] = None,
     drop: Annotated[bool, typer.Option("--drop", help="Go away without hanging up, as an empty battery does.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -57,7 +62,7 @@ def call(
 
     clip = load_clip(play) if play is not None else prompt("sample_message")
     chosen = None if codec is None else {c.value.lower(): c for c in Codec}[codec.value]
-    wish = Wish(uri, clip, chosen, caller, name, not drop, srtp=srtp.value)
+    wish = Wish(uri, clip, chosen, caller, name, not drop, srtp=srtp.value, login=_login(user, secret_file))
 
     async def run() -> TestCaller:
         tester = TestCaller(wish, (lambda _: None) if as_json else typer.echo)
@@ -69,3 +74,16 @@ def call(
         typer.echo(json.dumps(dataclasses.asdict(outcome)))
     good = outcome.answered and not outcome.failure and (outcome.hung_up or drop)
     sys.exit(0 if good else 1)
+
+
+def _login(user: str, secret_file: Path | None) -> DigestClient | None:
+    """Return who we are, None for a caller without a login."""
+    if not user and secret_file is None:
+        return None
+    if not user or secret_file is None:
+        raise UsageError("--user and --secret-file are given together")
+    try:
+        secret = secret_file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {secret_file}: {error}") from None
+    return DigestClient(user, secret, os.urandom)

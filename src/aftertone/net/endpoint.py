@@ -27,6 +27,7 @@ from aftertone.net.datagrams import Datagrams, SocketName, bound_socket
 from aftertone.sip.agent import Agent
 from aftertone.sip.budgets import Guard, Limits
 from aftertone.sip.builder import Fields
+from aftertone.sip.digest_client import DigestClient
 from aftertone.sip.events import CallId, DialogId, Event, RequestId, SubscriptionId, TransactionId, Transmit
 from aftertone.sip.flow import Address, Flow, Transport
 from aftertone.sip.settings import AgentSettings
@@ -171,6 +172,7 @@ class SipEndpoint:
         content_type: str = "",
         flow: Flow,
         headers: Fields = (),
+        login: DigestClient | None = None,
     ) -> CallId:
         """Place a call; see ``Agent.invite``."""
         call = self.agent.invite(
@@ -181,6 +183,7 @@ class SipEndpoint:
             content_type=content_type,
             flow=flow,
             headers=headers,
+            login=login,
             now_ns=self._clock_ns(),
         )
         # The caller must know the name of its call before it hears of it.

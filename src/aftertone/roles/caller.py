@@ -33,6 +33,7 @@ from aftertone.sdp import negotiation
 from aftertone.sdp.crypto import Policy, Secrecy
 from aftertone.sdp.negotiation import MediaPlan
 from aftertone.sip import events as sip
+from aftertone.sip.digest_client import DigestClient
 from aftertone.sip.flow import Address, Transport, bracketed
 from aftertone.sip.settings import AgentSettings
 from aftertone.sip.uri import parse_uri
@@ -63,6 +64,8 @@ class Wish:
     headers: tuple[tuple[str, str], ...] = ()
     srtp: Policy = "off"
     """Whether to offer keys: not at all, for who takes them (RFC 8643), or in a profile that needs them."""
+    login: DigestClient | None = None
+    """Who we are, for a machine or a proxy that asks."""
 
 
 @dataclass(slots=True)
@@ -206,6 +209,7 @@ class TestCaller:
                 content_type="application/sdp",
                 flow=endpoint.flow_to(target, transport),
                 headers=self._wish.headers,
+                login=self._wish.login,
             )
             await self._converse(endpoint, rtp)
         finally:

@@ -23,6 +23,7 @@ from aftertone.sip.checks import Door
 from aftertone.sip.client import ClientSide, live_dialog
 from aftertone.sip.core import ClientTransaction, Core, ServerTransaction
 from aftertone.sip.dialog import Phase, Unacknowledged
+from aftertone.sip.digest_client import DigestClient
 from aftertone.sip.events import CallId, DialogId, FlowLost, Output, RequestId, SubscriptionId, TransactionId
 from aftertone.sip.faults import ParseError
 from aftertone.sip.flow import Flow
@@ -231,10 +232,12 @@ class Agent:
         content_type: str = "",
         flow: Flow,
         headers: Fields = (),
+        login: DigestClient | None = None,
         now_ns: int,
     ) -> CallId:
         """Place a call over ``flow``; CallAnswered or CallFailed follows exactly once, perhaps after CallProgress.
 
+        ``login`` answers 401 and 407 (RFC 3261 section 22.2); without it they are failures.
         Without a body the peer makes the offer and ``acknowledge`` answers it. Raises ParseError for a malformed URI,
         UsageError for a header with a line break and BusyError beyond the limits.
         """
@@ -246,6 +249,7 @@ class Agent:
             content_type=content_type,
             flow=flow,
             fields=headers,
+            login=login,
             now_ns=now_ns,
         )
 

@@ -21,6 +21,7 @@ from aftertone.sip.builder import Fields, build_request, contact_uri, via_line
 from aftertone.sip.checks import read_answer
 from aftertone.sip.core import COOKIE, ClientTransaction, Core, Waiting
 from aftertone.sip.dialog import Dialog, Phase, confirm, dialog_from_response
+from aftertone.sip.digest_client import AuthenticationError, DigestClient
 from aftertone.sip.events import (
     ByeFinished,
     CallAnswered,
@@ -41,6 +42,8 @@ from aftertone.sip.own_offers import OwnOffer, OwnOffers
 from aftertone.sip.transaction import CLIENT_INVITE, CLIENT_OTHER, Do, On, State
 from aftertone.sip.uri import parse_uri
 
+MAX_CHALLENGED: Final = 6
+"""INVITEs of one call: some proxies and the called side may each want to know who calls."""
 MAX_FORKS: Final = 8
 """Branches of one call that are kept apart; a proxy that rings more phones than this is told nothing of the others."""
 
@@ -72,6 +75,9 @@ class Leg:
     """By remote tag: the branches that ring."""
     minimum_s: int = 0
     """The session interval that a 422 asked for."""
+    login: DigestClient | None = None
+    credentials: tuple[tuple[str, str], ...] = ()
+    """What the last INVITE said of who we are; its ACK says the same (section 22.1)."""
 
     @property
     def offered(self) -> bool:
@@ -97,6 +103,7 @@ class ClientSide:
         content_type: str,
         flow: Flow,
         fields: Fields,
+        login: DigestClient | None = None,
         now_ns: int,
     ) -> CallId:
         """Send an INVITE; see ``Agent.invite``."""
@@ -108,7 +115,10 @@ class ClientSide:
         tag, call_id = core.token(), f"{core.token()}{core.token()}"
         name = f"{quote(display_name)} " if display_name else ""
         from_, to, branch = f"{name}<{from_uri}>;tag={tag}", f"<{target_uri}>", COOKIE + core.token()
-        data = self._write_invite(target_uri, from_, to, call_id, branch, 1, flow, fields, body, content_type)
+        fields = tuple(fields)
+        credentials = login.authorize("INVITE", target_uri, body) if login is not None else ()
+        said = (*fields, *credentials)
+        data = self._write_invite(target_uri, from_, to, call_id, branch, 1, flow, said, body, content_type)
         transaction = self.open((branch, "INVITE"), None, data, flow, now_ns)
         leg = Leg(
             CallId(core.next_id()),
@@ -121,9 +131,11 @@ class ClientSide:
             branch,
             flow,
             transaction,
-            tuple(fields),
+            fields,
             body,
             content_type,
+            login=login,
+            credentials=credentials,
         )
         transaction.user = leg
         self.legs[leg.id] = leg
@@ -157,15 +169,13 @@ class ClientSide:
             content_type=content_type,
         )
 
-    def _again(self, leg: Leg, response: Response, now_ns: int) -> None:
-        """Send the INVITE once more with the interval that a 422 asked for (RFC 4028 section 7.3)."""
-        leg.minimum_s, leg.cseq, leg.branch = (
-            session_timer.read_minimum(response),
-            leg.cseq + 1,
-            COOKIE + self._core.token(),
-        )
+    def _again(self, leg: Leg, now_ns: int) -> None:
+        """Send the INVITE once more, as a 422 or a challenge asked (RFC 4028 section 7.3, RFC 3261 section 22.2)."""
+        leg.cseq, leg.branch = leg.cseq + 1, COOKIE + self._core.token()
+        if leg.login is not None:
+            leg.credentials = leg.login.authorize("INVITE", leg.uri, leg.body)
         where = (leg.uri, leg.from_, leg.to, leg.call_id, leg.branch, leg.cseq, leg.flow)
-        data = self._write_invite(*where, leg.fields, leg.body, leg.content_type, leg.minimum_s)
+        data = self._write_invite(*where, (*leg.fields, *leg.credentials), leg.body, leg.content_type, leg.minimum_s)
         self._forget_early(leg)
         leg.transaction = self.open((leg.branch, "INVITE"), leg, data, leg.flow, now_ns)
 
@@ -205,10 +215,12 @@ class ClientSide:
         cseq, dialog.owes_ack = dialog.owes_ack, None
         if cseq is None:
             return
-        ack = self.ack(dialog, cseq, body, content_type)
+        asked = [leg for leg in self.legs.values() if leg.call_id == dialog.id.call_id]
+        credentials = next((leg.credentials for leg in asked), ())
+        ack = self.ack(dialog, cseq, body, content_type, credentials)
         dialog.description = (body, content_type)
-        for leg in self.legs.values():
-            if leg.call_id == dialog.id.call_id and dialog.id.remote_tag in leg.acks:
+        for leg in asked:
+            if dialog.id.remote_tag in leg.acks:
                 leg.acks[dialog.id.remote_tag] = ack
 
     def bye(self, dialog: Dialog, now_ns: int) -> None:
@@ -287,8 +299,8 @@ class ClientSide:
         if kind is On.SUCCESS:
             self._on_answer(leg, response, now_ns)
         elif kind is On.FAILURE:
-            if response.status == 422 and not (leg.minimum_s or leg.cancelled or leg.over):
-                self._again(leg, response, now_ns)
+            if not (leg.cancelled or leg.over) and self._can_mend(leg, response):
+                self._again(leg, now_ns)
                 return
             self._forget_early(leg)
             self._fail(leg, response.status, response.reason)
@@ -297,6 +309,19 @@ class ClientSide:
                 self._send_cancel(leg, now_ns)
             if response.status > 100 and not leg.over:
                 self._on_progress(leg, response, now_ns)
+
+    def _can_mend(self, leg: Leg, response: Response) -> bool:
+        """Return whether the INVITE may pass when it is sent again, and learn what it must say then."""
+        if response.status == 422 and not leg.minimum_s:
+            leg.minimum_s = session_timer.read_minimum(response)
+            return True
+        if response.status not in (401, 407) or leg.login is None or leg.cseq > MAX_CHALLENGED:
+            return False
+        try:
+            leg.login.challenged(response, leg.credentials)
+        except AuthenticationError:
+            return False
+        return True
 
     def _on_progress(self, leg: Leg, response: Response, now_ns: int) -> None:
         """Tell of a provisional response, and confirm a reliable one: each in its turn, and once (RFC 3262 section 4)."""
@@ -367,7 +392,7 @@ class ClientSide:
             dialog.owes_ack = leg.cseq
             leg.acks[tag] = None
         else:
-            leg.acks[tag] = self.ack(dialog, leg.cseq, b"", "")
+            leg.acks[tag] = self.ack(dialog, leg.cseq, b"", "", leg.credentials)
         if wanted:
             leg.over = True
             core.outputs.append(CallAnswered(leg.id, dialog.id, response))
@@ -388,11 +413,11 @@ class ClientSide:
         if not dialog.silent:
             core.outputs.append(ByeFinished(dialog.id, status))
 
-    def ack(self, dialog: Dialog, cseq: int, body: bytes, content_type: str) -> tuple[bytes, Flow]:
+    def ack(self, dialog: Dialog, cseq: int, body: bytes, content_type: str, fields: Fields = ()) -> tuple[bytes, Flow]:
         """Send the ACK of a 2xx, a request of its own with a branch of its own (section 13.2.2.4)."""
         core = self._core
         branch = COOKIE + core.token()
-        data = dialog.request("ACK", branch, cseq=cseq, body=body, content_type=content_type)
+        data = dialog.request("ACK", branch, cseq=cseq, fields=fields, body=body, content_type=content_type)
         flow = dialog.next_flow()
         core.transmit(data, flow)
         return data, flow

@@ -91,3 +91,17 @@ def test_what_cannot_be_called_or_played(shell: Shell, tmp_path: Path) -> None:
     assert "no SIP address" in shell.fails("call", "sip:a b@host")
     shell.fails("call", "sip:main@127.0.0.1", "--play", tmp_path / "noise.wav")
     assert "nowhere.wav" in shell.fails("call", "sip:main@127.0.0.1", "--play", tmp_path / "nowhere.wav")
+
+
+def test_a_caller_with_a_login(shell: Shell, tmp_path: Path, wishes: list[Wish]) -> None:
+    (tmp_path / "secret").write_text("sesame\n")
+    assert shell("call", "sip:main@127.0.0.1", "--user", "ann", "--secret-file", tmp_path / "secret").status == 0
+    assert wishes[0].login is not None
+    assert "sesame" not in repr(wishes[0])
+
+
+def test_half_a_login_is_none(shell: Shell, tmp_path: Path) -> None:
+    assert "together" in shell.fails("call", "sip:main@127.0.0.1", "--user", "ann")
+    assert "together" in shell.fails("call", "sip:main@127.0.0.1", "--secret-file", tmp_path / "secret")
+    options = ("--user", "ann", "--secret-file", tmp_path / "nowhere")
+    assert "cannot read" in shell.fails("call", "sip:main@127.0.0.1", *options)

@@ -6,6 +6,7 @@ import pytest
 
 from aftertone.errors import BusyError, UsageError
 from aftertone.sip.agent import Agent
+from aftertone.sip.digest_client import DigestClient
 from aftertone.sip.events import (
     ByeFinished,
     CallAnswered,
@@ -20,7 +21,7 @@ from aftertone.sip.events import (
 from aftertone.sip.flow import Flow
 from aftertone.sip.message import ParseError, Request, Response, parse
 from aftertone.sip.settings import AgentSettings
-from tests.unit.sip.kit import FLOW, TCP_FLOW, S, agent, parts, request, run_out, statuses
+from tests.unit.sip.kit import FLOW, TCP_FLOW, S, agent, parts, request, run_out, seeded, statuses
 
 OFFER = b"v=0 offer"
 
@@ -28,7 +29,14 @@ OFFER = b"v=0 offer"
 class Placed:
     """A call that we place, and a peer that answers by hand."""
 
-    def __init__(self, subject: Agent | None = None, *, body: bytes = OFFER, flow: Flow = FLOW) -> None:
+    def __init__(
+        self,
+        subject: Agent | None = None,
+        *,
+        body: bytes = OFFER,
+        flow: Flow = FLOW,
+        login: DigestClient | None = None,
+    ) -> None:
         self.agent = subject or agent()
         self.flow = flow
         self.call: CallId = self.agent.invite(
@@ -39,6 +47,7 @@ class Placed:
             content_type="application/sdp",
             flow=flow,
             headers=[("X-Test", "1")],
+            login=login,
             now_ns=0,
         )
         messages, self.events = parts(self.agent)
@@ -293,3 +302,76 @@ def test_over_tcp_nothing_is_resent() -> None:
     _, messages, events = run_out(placed.agent, 0)
     assert messages == []
     assert [type(event) for event in events] == [CallFailed]
+
+
+ASKED = 'Proxy-Authenticate: Digest realm="p", nonce="1", qop="auth"\r\n'
+
+
+def ann() -> DigestClient:
+    return DigestClient("ann", "sesame", seeded())
+
+
+def test_a_challenge_is_answered_with_the_next_invite() -> None:
+    placed = Placed(login=ann())
+    messages, events = placed.answer(placed.invite, 407, extra=ASKED)
+    assert (statuses(messages), events) == (["ACK", "INVITE"], [])
+    second = messages[1]
+    assert isinstance(second, Request)
+    assert 'nonce="1"' in second.get("proxy-authorization")
+    assert (second.call_id, second.cseq.number, second.body) == (placed.invite.call_id, 2, OFFER)
+    assert (second.get("x-test"), second.to.tag) == ("1", "")
+    assert second.via.branch != placed.invite.via.branch
+    messages, events = placed.answer(second, 200, body=b"v=0 answer")
+    assert isinstance(events[0], CallAnswered)
+    ack = messages[0]
+    assert isinstance(ack, Request)
+    assert ack.get("proxy-authorization") == second.get("proxy-authorization")
+    assert ack.cseq.number == 2
+
+
+def test_a_late_offer_is_acknowledged_with_the_credentials_too() -> None:
+    placed = Placed(login=ann(), body=b"")
+    second = placed.answer(placed.invite, 407, extra=ASKED)[0][1]
+    event = placed.answer(second, 200, body=b"v=0 offer")[1][0]
+    assert isinstance(event, CallAnswered)
+    placed.agent.acknowledge(event.dialog_id, OFFER, "application/sdp", 0)
+    [ack] = parts(placed.agent)[0]
+    assert ack.get("proxy-authorization") == second.get("proxy-authorization")
+
+
+def test_a_wrong_secret_ends_the_call_and_is_no_loop() -> None:
+    placed = Placed(login=ann())
+    second = placed.answer(placed.invite, 407, extra=ASKED)[0][1]
+    messages, events = placed.answer(second, 407, extra=ASKED)
+    assert statuses(messages) == ["ACK"]
+    assert events == [CallFailed(placed.call, 407, "X")]
+
+
+def test_a_server_that_calls_everything_stale_is_no_loop_either() -> None:
+    placed = Placed(login=ann())
+    invite, count = placed.invite, 0
+    while True:
+        messages, events = placed.answer(
+            invite, 401, extra=f'WWW-Authenticate: Digest realm="r", nonce="{count}", stale=true\r\n'
+        )
+        count += 1
+        if events:
+            break
+        again = messages[1]
+        assert isinstance(again, Request)
+        invite = again
+    assert events == [CallFailed(placed.call, 401, "X")]
+    assert count < 10
+
+
+def test_without_a_login_a_challenge_is_a_failure() -> None:
+    placed = Placed()
+    assert placed.answer(placed.invite, 407, extra=ASKED)[1] == [CallFailed(placed.call, 407, "X")]
+
+
+def test_a_cancelled_call_answers_no_challenge() -> None:
+    placed = Placed(login=ann())
+    placed.agent.cancel(placed.call, 0)
+    messages, events = placed.answer(placed.invite, 407, extra=ASKED)
+    assert statuses(messages) == ["ACK"]
+    assert events == [CallFailed(placed.call, 407, "X")]

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends
 from starlette.responses import PlainTextResponse
 
 from aftertone.web.gate import ApiUser, require_api
-from aftertone.web.schemas import AlarmOut, HealthOut, RoleOut, SessionOut, rfc3339
+from aftertone.web.schemas import AccountOut, AlarmOut, HealthOut, RoleOut, SessionOut, rfc3339
 from aftertone.web.services import Desk
 from aftertone.web.standing import greeting_alarms, standing_of
 
@@ -33,7 +33,7 @@ async def livez() -> PlainTextResponse:
 
 @router.get("/health", dependencies=[Depends(require_api)])
 def health(services: Desk) -> HealthOut:
-    """Say how line and delivery are and which alarms are on."""
+    """Say how line and delivery are and which alarms are on, and which accounts are registered."""
     standing = standing_of(services)
     alarms = (*standing.alarms, *greeting_alarms(services))
     return HealthOut(
@@ -44,6 +44,7 @@ def health(services: Desk) -> HealthOut:
         line=RoleOut(up=standing.line_up, calls=standing.calls if standing.line_up else None),
         delivery=RoleOut(up=standing.delivery_up),
         alarms=[AlarmOut(code=alarm.code, text=alarm.text) for alarm in alarms],
+        accounts=[AccountOut(name=name, registered=registered) for name, registered in standing.accounts],
         now=rfc3339(services.now_unix_ms()),
     )
 

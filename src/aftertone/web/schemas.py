@@ -223,6 +223,13 @@ class RoleOut(BaseModel):
     calls: int | None = None
 
 
+class AccountOut(BaseModel):
+    """A number that the line registers for; why it is not registered says the alarm ``account``."""
+
+    name: str
+    registered: bool
+
+
 class HealthOut(BaseModel):
     """How the machine is."""
 
@@ -234,6 +241,7 @@ class HealthOut(BaseModel):
     line: RoleOut
     delivery: RoleOut
     alarms: list[AlarmOut]
+    accounts: list[AccountOut]
     now: str
 
 

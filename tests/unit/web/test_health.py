@@ -26,6 +26,7 @@ def test_health_tells_of_roles_and_alarms(world: World, api: Visitor) -> None:
     answer = api.get("/api/v1/health").json()
     assert (answer["status"], answer["taking_calls"], answer["alarms"]) == ("ok", True, [])
     assert answer["line"] == {"up": True, "calls": 2}
+    assert answer["accounts"] == [{"name": "home", "registered": True}]
     assert answer["sip_address"] == "sip:main@192.168.1.20"
     world.catalog.set_greeting("main", "greetings/gone.flac", "0" * 64)
     world.delivery = None

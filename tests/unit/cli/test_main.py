@@ -32,8 +32,9 @@ def test_every_command_of_the_product_is_there() -> None:
         "verify",
         "doctor",
         "login-link",
+        "sip status",
         *(f"message {name}" for name in ("list", "show", "play", "export", "heard", "delete", "restore")),
-        *(f"mailbox {name}" for name in ("add", "list", "show", "greeting set", "greeting clear")),
+        *(f"mailbox {name}" for name in ("add", "list", "show", "set", "greeting set", "greeting clear")),
         *(f"config {name}" for name in ("check", "show", "example")),
     }
 

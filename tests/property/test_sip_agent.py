@@ -125,7 +125,7 @@ class AgentMachine(RuleBasedStateMachine):
 
     @rule()
     def lose_the_connection(self) -> None:
-        self.agent.flow_lost(FLOW)
+        self.agent.flow_lost(FLOW, self.now_ns)
         self.drain()
 
     @rule(

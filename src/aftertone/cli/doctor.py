@@ -211,18 +211,20 @@ def _sync(folder: Folder, report: storage.StorageReport) -> Finding:
 
 def _ports(settings: Settings, running: bool) -> list[Finding]:
     wanted = [
-        ("sip.port", settings.sip.host, settings.sip.port, socket.SOCK_DGRAM, "UDP"),
-        ("sip.port", settings.sip.host, settings.sip.port, socket.SOCK_STREAM, "TCP"),
-        ("web.port", settings.web.host, settings.web.port, socket.SOCK_STREAM, "TCP"),
+        ("sip.port", settings.sip.hosts, settings.sip.port, socket.SOCK_DGRAM, "UDP"),
+        ("sip.port", settings.sip.hosts, settings.sip.port, socket.SOCK_STREAM, "TCP"),
+        ("web.port", (settings.web.host,), settings.web.port, socket.SOCK_STREAM, "TCP"),
     ]
+    if settings.sip.tls:
+        wanted.append(("sip.tls_port", settings.sip.hosts, settings.sip.tls_port, socket.SOCK_STREAM, "TLS"))
     findings = []
-    for setting, host, port, kind, label in wanted:
+    for setting, hosts, port, kind, label in wanted:
         what = f"{label} {port} ({setting})"
         if port == 0:
             findings.append(Finding("port", Level.GOOD, f"{what}: any that is free"))
             continue
-        taken = _is_taken(host, port, kind)
-        if taken == running:
+        taken = [_is_taken(host, port, kind) for host in hosts]
+        if all(taken) if running else not any(taken):
             findings.append(Finding("port", Level.GOOD, f"{what}: {'used by this machine' if running else 'free'}"))
         elif running:
             text = f"{what}: not listened on, although the machine runs"
@@ -235,6 +237,8 @@ def _ports(settings: Settings, running: bool) -> list[Finding]:
 
 def _is_taken(host: str, port: int, kind: socket.SocketKind) -> bool:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind) as sock:
+        if ":" in host:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if kind == socket.SOCK_STREAM:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -15,6 +15,7 @@ from rich.table import Table
 from aftertone.cli.options import DEFAULT_DATA, Config, Data, Json, machine
 from aftertone.config import Settings
 from aftertone.roles.folder import read_status
+from aftertone.sip.flow import bracketed
 
 app = typer.Typer(help="Accounts, trunks and transports.", no_args_is_help=True)
 
@@ -79,8 +80,9 @@ def _use(line: Mapping[str, object] | None, trunk: str) -> dict[str, int | None]
 
 
 def _transports(settings: Settings) -> list[str]:
-    found = [f"udp {settings.sip.host}:{settings.sip.port}", f"tcp {settings.sip.host}:{settings.sip.port}"]
-    return [*found, f"tls {settings.sip.host}:{settings.sip.tls_port}"] if settings.sip.tls else found
+    ways = [("udp", settings.sip.port), ("tcp", settings.sip.port)]
+    ways += [("tls", settings.sip.tls_port)] if settings.sip.tls else []
+    return [f"{way} {bracketed(host)}:{port}" for way, port in ways for host in settings.sip.hosts]
 
 
 def _print(value: Mapping[str, Any]) -> None:

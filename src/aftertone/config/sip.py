@@ -124,11 +124,13 @@ class Sip(Section):
 
     host: str = Field(
         default="0.0.0.0",  # noqa: S104 - a telephone line is there to be called from outside
-        description="Address to listen on. 0.0.0.0 is every IPv4 interface, :: every interface.",
+        description="Address to listen on, or several with commas between them. "
+        "0.0.0.0 is every IPv4 interface, :: every interface.",
     )
     port: Port = Field(default=5060, description="UDP and TCP port for SIP. 0 takes any free port.")
     public_address: str = Field(
-        default="", description="Address to put into SIP and SDP when a router translates ours."
+        default="",
+        description="Address to put into SIP and SDP when a router translates ours; peers in private networks get ours.",
     )
     tls: bool = Field(default=False, description="Listen for SIP over TLS as well.")
     tls_port: Port = Field(default=5061, description="TCP port for SIP over TLS. 0 takes any free port.")
@@ -174,8 +176,16 @@ class Sip(Section):
         default=(), json_schema_extra={TABLES: "mailbox"}, description="Lamps at other servers' phones."
     )
 
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Return the addresses to listen on, each once; ``::`` brings IPv4 along, as it always did."""
+        hosts = tuple(dict.fromkeys(part.strip().strip("[]") for part in self.host.split(",") if part.strip()))
+        return ("0.0.0.0", "::") if hosts == ("::",) else hosts  # noqa: S104
+
     @model_validator(mode="after")
     def _consistent(self) -> Sip:
+        if not self.hosts:
+            raise ValueError("host names no address to listen on")
         for what, names in (
             ("accounts", [one.name for one in self.accounts]),
             ("trunks", [one.name for one in self.trunks]),

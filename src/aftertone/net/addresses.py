@@ -22,6 +22,10 @@ REMEMBERED_NS: Final = 30 * 1_000_000_000
 
 WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104  (compared with, not bound)
 
+_PRIVATE: Final = tuple(
+    ipaddress.ip_network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
+)
+
 
 def family_of(host: str) -> socket.AddressFamily:
     """Return the address family of a literal."""
@@ -38,6 +42,32 @@ def is_literal(host: str) -> bool:
     return True
 
 
+SocketName = tuple[str, int] | tuple[str, int, int, int]
+
+
+def plain_address(name: SocketName) -> Address:
+    """Return host and port of a socket name; the zone of a link-local address stays with its host."""
+    if len(name) == 4 and name[3] and "%" not in name[0]:
+        return f"{name[0]}%{name[3]}", name[1]
+    return name[0], name[1]
+
+
+@functools.lru_cache(maxsize=1024)
+def is_private(host: str) -> bool:
+    """Return whether an address belongs to networks that no router forwards outside: it reaches us as we are.
+
+    Spec: RFC 1918, RFC 4193, RFC 3927, RFC 4291 section 2.5.6, and the loopback.
+    """
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return (
+        address.is_loopback
+        or address.is_link_local
+        or any(address.version == network.version and address in network for network in _PRIVATE)
+    )
+
+
 def local_host_towards(remote: Address) -> str:
     """Return the address that packets to ``remote`` leave from; loopback when there is no route. Sends nothing."""
     family = family_of(remote[0])
@@ -47,7 +77,8 @@ def local_host_towards(remote: Address) -> str:
         except OSError:
             return "::1" if family == socket.AF_INET6 else "127.0.0.1"
         host: str = probe.getsockname()[0]
-        return host
+        # The zone of a link-local address means nothing to a peer.
+        return host.partition("%")[0]
 
 
 def has_route(host: str) -> bool:

@@ -9,19 +9,17 @@ import asyncio
 import socket
 from typing import Final, Protocol
 
-from aftertone.net.addresses import family_of
+from aftertone.net.addresses import SocketName, family_of
 
 RECEIVE_BUFFER_BYTES: Final = 4 * 2**20
 """Asked for each UDP socket: room for some thousand requests while the loop is busy; the kernel may grant less."""
-
-SocketName = tuple[str, int] | tuple[str, int, int, int]
 
 
 class DatagramOwner(Protocol):
     """What a socket tells; the endpoint."""
 
-    def datagram(self, data: bytes, address: SocketName) -> None:
-        """Take one datagram."""
+    def datagram(self, data: bytes, address: SocketName, host: str) -> None:
+        """Take one datagram that came to the socket bound to ``host``."""
 
     def socket_error(self) -> None:
         """Hear that the network refused an earlier datagram."""
@@ -30,7 +28,8 @@ class DatagramOwner(Protocol):
 class Datagrams(asyncio.DatagramProtocol):
     """One UDP socket. ``full``: the kernel takes no more for now, so that datagrams are dropped as on any full link."""
 
-    def __init__(self, owner: DatagramOwner) -> None:
+    def __init__(self, owner: DatagramOwner, host: str) -> None:
+        self.host = host
         self.transport: asyncio.DatagramTransport | None = None
         self.full = False
         self._owner = owner
@@ -41,7 +40,7 @@ class Datagrams(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: SocketName) -> None:
         """Hand on one datagram."""
-        self._owner.datagram(data, addr)
+        self._owner.datagram(data, addr, self.host)
 
     def error_received(self, exc: Exception) -> None:  # noqa: ARG002
         """Hand on what the network says about an earlier datagram."""

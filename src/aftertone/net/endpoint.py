@@ -1,7 +1,7 @@
 """The SIP endpoint: sockets and time around one agent.
 
-Owns: UDP sockets and TCP listeners on one port, TCP connections, the one timer handle, and the order in which bytes and
-events leave. Refuses to know: SIP messages, and what an event leads to.
+Owns: UDP sockets and TCP listeners on one port, TLS listeners on another, the one timer handle, and the order in which bytes and
+events leave. Refuses to know: connections (``net.streams``), SIP messages, and what an event leads to.
 
 Specification: RFC 3261 section 18; asyncio is the only loop it knows.
 
@@ -19,11 +19,15 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from aftertone.errors import EnvironmentFault, UsageError
-from aftertone.net.addresses import WILDCARDS, Routes, family_of, is_literal
-from aftertone.net.connection import Connection, ConnectionLimits
-from aftertone.net.datagrams import Datagrams, SocketName, bound_socket
+from aftertone.net.addresses import WILDCARDS, Routes, SocketName, family_of, is_literal, plain_address
+from aftertone.net.connection import ConnectionLimits
+from aftertone.net.datagrams import Datagrams, bound_socket
+from aftertone.net.resolver import PORTS, Target
+from aftertone.net.streams import Streams
+from aftertone.net.tls import Tls
 from aftertone.sip.agent import Agent
 from aftertone.sip.budgets import Guard, Limits
 from aftertone.sip.builder import Fields
@@ -31,15 +35,8 @@ from aftertone.sip.digest_client import DigestClient
 from aftertone.sip.events import CallId, DialogId, Event, RequestId, SubscriptionId, TransactionId, Transmit
 from aftertone.sip.flow import Address, Flow, Transport
 from aftertone.sip.settings import AgentSettings
+from aftertone.sip.stream import PING
 from aftertone.sip.trace import Recorder
-
-MAX_CONNECTING = 64
-"""TCP connections being opened at once, and seconds that each may take (``CONNECT_S``)."""
-CONNECT_S = 5.0
-UNHEARD_MS = 60_000
-"""How long bytes on a connection of ours may go unacknowledged before it counts as lost."""
-MAX_QUEUED_BYTES = 65_536
-"""Bytes that may wait for a connection that is being opened."""
 
 
 class SipEndpoint:
@@ -52,7 +49,9 @@ class SipEndpoint:
         *,
         hosts: Sequence[str] = ("0.0.0.0",),  # noqa: S104  (a phone must reach it)
         port: int = 5060,
-        advertise: Callable[[Address], Address | None] | None = None,
+        tls: Tls | None = None,
+        tls_port: int | None = None,
+        advertise: Callable[[Address], str | None] | None = None,
         limits: ConnectionLimits | None = None,
         guard: Guard | None = None,
         recorder: Recorder | None = None,
@@ -61,6 +60,7 @@ class SipEndpoint:
     ) -> None:
         """``hosts``: address literals to bind, ``::`` for IPv6 alone; ``port`` 0 takes a free one.
 
+        ``tls``: for TLS connections of ours, and for those that come to ``tls_port``, if that is given.
         ``advertise`` returns the address under which a peer reaches us (a public address before a NAT), or None for
         the one that the kernel's route says.
         """
@@ -72,26 +72,34 @@ class SipEndpoint:
         self._hosts = tuple(hosts)
         self._wanted_port = port
         self._advertise = advertise
-        self._limits = limits or ConnectionLimits()
+        self._wanted_tls_port = tls_port
+        self.lives_on: list[Callable[[Flow], bool]] = []
+        """Asked whether something besides calls, a registration for instance, keeps a quiet connection open."""
         self._clock_ns = clock_ns
         self._routes = Routes(clock_ns)
-        self._port = 0
+        self._port = self._tls_port = 0
         self._datagrams: dict[str, Datagrams] = {}
         self._servers: list[asyncio.Server] = []
-        self._connections: dict[Flow, Connection] = {}
-        self._accepted: set[Connection] = set()
-        self._connecting: dict[Flow, list[bytes]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._streams = Streams(self, limits or ConnectionLimits(), tls, self.stats)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns: int | None = None
         self._flushing = False
         self._stopped = False
-        self._closed: asyncio.Event | None = None
 
     @property
     def port(self) -> int:
         """Return the port that is bound; 0 before ``start``."""
         return self._port
+
+    @property
+    def tls_port(self) -> int:
+        """Return the port for TLS that is bound; 0 when there is none."""
+        return self._tls_port
+
+    @property
+    def connections(self) -> int:
+        """Return how many connections there are, those in their TLS handshake included."""
+        return self._streams.live
 
     async def start(self) -> None:
         """Bind all sockets, or none: raises EnvironmentFault that names the port and its setting."""
@@ -114,19 +122,25 @@ class SipEndpoint:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._timer_ns = None
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._close_sockets()
 
-    def flow_to(self, remote: Address, transport: Transport = "UDP") -> Flow:
-        """Return the flow to a peer that we want to call; a TCP connection is opened when something is sent.
+    def flow_to(
+        self, remote: Address, transport: Transport = "UDP", *, hostname: str = "", either: bool = False
+    ) -> Flow:
+        """Return the flow to a peer that we want to call; a connection is opened when something is sent.
 
-        Raises UsageError for a host that is a name: looking names up takes time, and is done before.
+        ``hostname``: what the peer's certificate must stand for, when it is not the address. ``either``: UDP was nobody's
+        wish, so that a large request may go by TCP. Raises UsageError for a host that is a name: looking names up takes
+        time, and is done before.
         """
         if not is_literal(remote[0]):
             raise UsageError(f"{remote[0]!r} is no address: look the name up first")
-        return Flow(transport, remote, self._local_towards(remote))
+        local = self.local_towards(remote, transport)
+        return Flow(transport, remote, local, hostname if transport == "TLS" else "", either=either)
+
+    def flow_for(self, target: Target) -> Flow:
+        """Return the flow to a server that ``net.resolver`` found."""
+        return self.flow_to(target.address, target.transport, hostname=target.hostname, either=target.either)
 
     # Commands: as in Agent, with the time filled in and the outputs sent
 
@@ -252,60 +266,70 @@ class SipEndpoint:
         self.agent.end_subscription(subscription_id, reason, self._clock_ns())
         self._flush()
 
-    def keep_alive(self, flow: Flow) -> None:
+    def keep_alive(self, flow: Flow, *, answered: bool = False) -> None:
         """Send an empty line, so that NATs and peers on the way keep the path (RFC 5626 sections 3.5.1 and 4.4.1).
 
-        A connection that is gone is not opened for it.
+
+        A connection that is gone is not opened for it. ``answered``: the peer is known to answer (it supports outbound), so
+        that a connection without an answer in time counts as lost, and FlowLost follows.
         """
-        if not flow.reliable or flow in self._connections:
-            self._send(b"\r\n\r\n", flow)
-
-    # What connections tell (net.connection.Owner)
-
-    def connection_opened(self, connection: Connection) -> Flow | None:
-        """Name an accepted connection, unless there are too many."""
-        if connection.flow is not None:
-            flow = connection.flow
+        if flow.reliable:
+            self._streams.keep_alive(flow, answered=answered)
         else:
-            transport = connection.transport
-            name = transport.get_extra_info("peername") if transport is not None else None
-            if name is None or len(self._connections) >= self._limits.max_connections:
-                self.stats["connections_refused"] += 1
-                return None
-            remote = _plain(name)
-            flow = Flow("TCP", remote, self._local_towards(remote))
-        self._accepted.add(connection)
-        self._connections[flow] = connection
-        return flow
+            self._send(PING, flow)
 
-    def connection_message(self, data: bytes, flow: Flow) -> None:
+    # What sockets and connections tell (net.streams.StreamsOwner, net.datagrams.DatagramOwner)
+
+    def stream_message(self, data: bytes, flow: Flow) -> None:
         """Take one message of a connection."""
         if self.guard.message(flow.remote[0], self._clock_ns()):
             self._receive(data, flow)
 
-    def connection_closed(self, connection: Connection) -> None:
-        """Forget a connection; its calls are reached at their Contact from now on."""
-        self._accepted.discard(connection)
-        flow = connection.flow
-        if flow is not None and self._connections.get(flow) is connection:
-            del self._connections[flow]
-            self.agent.flow_lost(flow)
-            self._flush_soon()
-        if self._closed is not None and not self._accepted:
-            self._closed.set()
+    def stream_gone(self, flow: Flow) -> None:
+        """Hear that a connection is closed."""
+        self.agent.flow_lost(flow, self._clock_ns())
+        self._flush_soon()
 
-    # Inside
+    def stream_failed(self, flow: Flow) -> None:
+        """Hear that a connection could not be opened."""
+        self.agent.transport_failed(flow, self._clock_ns())
+        self._flush_soon()
 
-    def datagram(self, data: bytes, address: SocketName) -> None:
+    def in_use(self, flow: Flow) -> bool:
+        """Return whether a call, or whatever else ``lives_on`` knows of, lives on a flow."""
+        return self.agent.uses(flow) or any(lives(flow) for lives in self.lives_on)
+
+    def bound_host(self, flow: Flow) -> str | None:
+        """Return the address that a connection to a peer must come from; None leaves it to the kernel."""
+        family = family_of(flow.remote[0])
+        bound = [host for host in self._hosts if family_of(host) == family]
+        if not bound or any(host in WILDCARDS for host in bound):
+            return None
+        host = self._routes.towards(flow.remote)
+        return host if host in bound else bound[0]
+
+    def datagram(self, data: bytes, address: SocketName, host: str) -> None:
         """Take one datagram, if its source has not sent too many: then it costs next to nothing, and nobody hears of it."""
         if not self.guard.message(address[0], self._clock_ns()):
             return
-        remote = _plain(address)
-        self._receive(data, Flow("UDP", remote, self._local_towards(remote)))
+        remote = plain_address(address)
+        self._receive(data, Flow("UDP", remote, self.local_towards(remote, "UDP", host)))
 
     def socket_error(self) -> None:
         """Hear that the network refused an earlier datagram; the transaction timers will notice what it costs."""
         self.stats["socket_errors"] += 1
+
+    def local_towards(self, remote: Address, transport: Transport, host: str = "") -> Address:
+        """Return our address as a peer reaches it. ``host``: the address that it has reached already."""
+        port = (self._tls_port or PORTS["TLS"]) if transport == "TLS" else self._port
+        told = self._advertise(remote) if self._advertise is not None else None
+        if told is not None:
+            return told, port
+        if host and host not in WILDCARDS:
+            return host, port
+        return self.bound_host(Flow(transport, remote, ("", 0))) or self._routes.towards(remote), port
+
+    # Inside
 
     def _receive(self, data: bytes, flow: Flow) -> None:
         now_ns = self._clock_ns()
@@ -315,20 +339,6 @@ class SipEndpoint:
             self.agent.receive(data, flow, now_ns)
         finally:
             self._flush()
-
-    def _local_towards(self, remote: Address) -> Address:
-        if self._advertise is not None:
-            told = self._advertise(remote)
-            if told is not None:
-                return told
-        family = family_of(remote[0])
-        bound = [host for host in self._hosts if family_of(host) == family]
-        if bound and bound[0] not in WILDCARDS and len(bound) == 1:
-            return bound[0], self._port
-        host = self._routes.towards(remote)
-        if bound and host not in bound and not any(one in WILDCARDS for one in bound):
-            host = bound[0]
-        return host, self._port
 
     def _flush(self) -> None:
         """Empty the agent: bytes to sockets, events to the application, the deadline to the timer."""
@@ -384,66 +394,35 @@ class SipEndpoint:
     def _send(self, data: bytes, flow: Flow) -> None:
         if self._recorder is not None:
             self._recorder.sent(data, flow, self._clock_ns())
-        if flow.transport == "TCP":
-            self._send_stream(data, flow)
+        if flow.reliable:
+            self._streams.send(data, flow)
             return
         family = family_of(flow.remote[0])
-        port = self._datagrams.get(flow.local[0])
-        if port is None or family_of(flow.local[0]) != family:
+        port = self._datagrams.get(flow.local[0]) or self._datagrams.get(self.bound_host(flow) or "")
+        if port is None or family_of(port.host) != family:
             port = next((one for host, one in self._datagrams.items() if family_of(host) == family), None)
         if port is None or port.transport is None or not is_literal(flow.remote[0]):
             self.stats["unsendable"] += 1
+            if data != PING:
+                self.stream_failed(flow)
         elif port.full:
             self.stats["dropped_unsent"] += 1
         else:
             port.transport.sendto(data, flow.remote)
 
-    def _send_stream(self, data: bytes, flow: Flow) -> None:
-        connection = self._connections.get(flow)
-        if connection is not None:
-            connection.send(data)
-            return
-        queue = self._connecting.get(flow)
-        if queue is None:
-            if len(self._connecting) >= MAX_CONNECTING or self._closed is not None or not is_literal(flow.remote[0]):
-                self.stats["unsendable"] += 1
-                return
-            queue = self._connecting[flow] = []
-            task = asyncio.get_running_loop().create_task(self._connect(flow))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        if sum(map(len, queue)) + len(data) <= MAX_QUEUED_BYTES:
-            queue.append(data)
-
-    async def _connect(self, flow: Flow) -> None:
-        """Open a connection for what waits; when that fails, the transaction timers tell whoever waits."""
-        loop = asyncio.get_running_loop()
-        connection = Connection(self, self._limits, flow)
-        try:
-            async with asyncio.timeout(CONNECT_S):
-                transport, _ = await loop.create_connection(lambda: connection, flow.remote[0], flow.remote[1])
-            # A peer that lost its power says nothing: the kernel then tells us, instead of trying for a quarter of an hour.
-            taken: socket.socket = transport.get_extra_info("socket")
-            taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_MS)
-        except (OSError, TimeoutError):
-            self.stats["connect_errors"] += 1
-            self.agent.flow_lost(flow)
-            self._flush_soon()
-        finally:
-            queue = self._connecting.pop(flow, [])
-        for data in queue:
-            connection.send(data)
-
     async def _bind(self) -> None:
         loop = asyncio.get_running_loop()
-        self._port = self._wanted_port
+        self._port, self._tls_port = self._wanted_port, self._wanted_tls_port or 0
         for host in self._hosts:
             udp = bound_socket(host, self._port, socket.SOCK_DGRAM)
             self._port = udp.getsockname()[1]
-            _, self._datagrams[host] = await loop.create_datagram_endpoint(lambda: Datagrams(self), sock=udp)
+            _, self._datagrams[host] = await loop.create_datagram_endpoint(partial(Datagrams, self, host), sock=udp)
             tcp = bound_socket(host, self._port, socket.SOCK_STREAM)
-            server = await loop.create_server(lambda: Connection(self, self._limits), sock=tcp, backlog=256)
-            self._servers.append(server)
+            self._servers.append(await loop.create_server(self._streams.accepted, sock=tcp, backlog=256))
+            if self._wanted_tls_port is not None:
+                tls = bound_socket(host, self._tls_port, socket.SOCK_STREAM)
+                self._tls_port = tls.getsockname()[1]
+                self._servers.append(await loop.create_server(self._streams.accepted_tls, sock=tls, backlog=256))
 
     async def _close_sockets(self) -> None:
         for port in self._datagrams.values():
@@ -453,33 +432,15 @@ class SipEndpoint:
         for server in self._servers:
             server.close()
         self._servers.clear()
-        self._closed = asyncio.Event()
-        for connection in list(self._accepted):
-            if connection.transport is not None:
-                connection.transport.close()
-        if self._accepted:
-            try:
-                async with asyncio.timeout(1.0):
-                    await self._closed.wait()
-            except TimeoutError:
-                for connection in list(self._accepted):
-                    if connection.transport is not None:
-                        connection.transport.abort()
-        self._closed = None
+        await self._streams.close()
         # Transports close in a callback of the loop; afterwards nothing of ours is left open.
         await asyncio.sleep(0)
 
     def _explain(self, error: OSError) -> str:
-        where = f"SIP port {self._wanted_port} on {', '.join(self._hosts)}"
+        secure = "" if self._wanted_tls_port is None else f" (or {self._wanted_tls_port} for TLS, `sip.tls_port`)"
+        where = f"SIP port {self._wanted_port}{secure} on {', '.join(self._hosts)}"
         if error.errno == errno.EADDRINUSE:
             return f"{where} is in use by another program: stop that program or choose another port in `sip.port`"
         if error.errno == errno.EACCES:
             return f"{where} may not be opened by this user: choose a port above 1023 in `sip.port`"
         return f"{where} cannot be opened ({error.strerror}): check `sip.port` and the address to listen on"
-
-
-def _plain(name: SocketName) -> Address:
-    """Return host and port of a socket name; the zone of a link-local address stays with its host."""
-    if len(name) == 4 and name[3] and "%" not in name[0]:
-        return f"{name[0]}%{name[3]}", name[1]
-    return name[0], name[1]

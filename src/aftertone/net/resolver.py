@@ -56,6 +56,8 @@ class Target:
     port: int
     hostname: str
     """The host of the URI, a name or a literal: what a certificate must stand for."""
+    either: bool = False
+    """UDP, and nothing asked for it, so that a large request may go by TCP (RFC 3261 section 18.1.1)."""
 
     @property
     def address(self) -> Address:
@@ -113,13 +115,18 @@ class Resolver:
         except TimeoutError:
             raise EnvironmentFault(f"the address of {host} was not found in {RESOLVE_S:.0f} s: check the DNS") from None
         found.sort(key=lambda place: not self._reachable(place.host))
-        return [Target(one.transport, one.host, one.port, hostname) for one in found[:MAX_TARGETS]]
+        either = wanted is None
+        return [
+            Target(one.transport, one.host, one.port, hostname, either=either and one.transport == "UDP")
+            for one in found[:MAX_TARGETS]
+        ]
 
     def _literal(self, host: str, uri: Uri, wanted: Transport | None, hostname: str) -> Target:
         if family_of(host) not in self._families:
             raise EnvironmentFault(f"{host} cannot be reached: we do not listen on its kind of address (`sip.host`)")
         transport = wanted or _plainest(uri)
-        return Target(transport, host, PORTS[transport] if uri.port is None else uri.port, hostname)
+        port = PORTS[transport] if uri.port is None else uri.port
+        return Target(transport, host, port, hostname, either=wanted is None and transport == "UDP")
 
     async def _places(self, host: str, uri: Uri, wanted: Transport | None) -> list[_Place]:
         """Return hosts and ports in the order of trying."""

@@ -100,6 +100,10 @@ class Accounts:
                 one.flow_lost(event.flow)
         return False
 
+    def lives_on(self, flow: Flow) -> bool:
+        """Return whether a registration lives on a flow: its connection is then kept although it is quiet."""
+        return any(one.flow == flow for one in self._lines.values())
+
     # -- whose call
 
     def account_of(self, request: Request, flow: Flow) -> Account | None:

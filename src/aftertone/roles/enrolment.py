@@ -204,7 +204,7 @@ class Enrolment:
             await self._read_secret()
             self._round = await self._targets()
         target = self.target = self._round[0]
-        flow = self.flow = self._endpoint.flow_to(target.address, target.transport)
+        flow = self.flow = self._endpoint.flow_for(target)
         asked = self.registration.ask(flow)
         request = self._endpoint.request(
             "REGISTER",
@@ -281,7 +281,7 @@ class Enrolment:
         if self.registration.state is not State.REGISTERED or self.flow is None:
             self._ping_ns = None
             return
-        self._endpoint.keep_alive(self.flow)
+        self._endpoint.keep_alive(self.flow, answered=self.registration.outbound)
         self._schedule_ping()
 
     def _tell(self) -> None:

@@ -16,9 +16,9 @@ import gc
 import resource
 import secrets
 import signal
-import socket
 import time
 import uuid
+from datetime import UTC, datetime
 from typing import Final
 
 from aftertone.errors import (
@@ -37,14 +37,15 @@ from aftertone.journal.stats import SYNC_BOUNDS_S, WriterState, WriterStats
 from aftertone.journal.writer import JournalWriter
 from aftertone.media.plane import TICK_NS, Limits, Plane
 from aftertone.model import Clock
-from aftertone.net.addresses import family_of, is_literal, local_host_towards
+from aftertone.net.addresses import WILDCARDS, family_of, is_literal, is_private, local_host_towards
 from aftertone.net.endpoint import SipEndpoint
-from aftertone.net.resolver import ANY_FAMILY, Resolver
+from aftertone.net.resolver import Resolver
 from aftertone.roles import attackers, storage
 from aftertone.roles.accounts import Accounts
 from aftertone.roles.clips import Clips
 from aftertone.roles.clock import LineClock
 from aftertone.roles.durability import Durability
+from aftertone.roles.encryption import Encryption
 from aftertone.roles.folder import write_status
 from aftertone.roles.identity import SECRET_BYTES, Identity, identity
 from aftertone.roles.peers import Peers
@@ -99,6 +100,7 @@ class Line:
         self._not_open: StorageError | None = StorageError("the journal is not open yet")
         self._recorder = Recorder(bytes_a_call=settings.trace.keep_kb * 1024)
         self._watch = Watch(start.folder, self._recorder)
+        self._encryption = Encryption(settings.sip, start.folder.root, start.logger)
         self._endpoint = SipEndpoint(
             # A call that its last proxy let through with no hop left has arrived: only proxies must refuse it.
             AgentSettings(
@@ -107,8 +109,10 @@ class Line:
                 ignore_scanners=settings.sip.scanners == "ignore",
             ),
             self._on_sip,
-            hosts=("0.0.0.0", "::") if settings.sip.host == "::" else (settings.sip.host,),  # noqa: S104
+            hosts=settings.sip.hosts,
             port=settings.sip.port,
+            tls=self._encryption.tls,
+            tls_port=settings.sip.tls_port if settings.sip.tls else None,
             advertise=self._advertise,
             guard=attackers.guard_of(settings),
             recorder=self._recorder,
@@ -116,7 +120,7 @@ class Line:
         self._clips = Clips()
         self.plane = Plane(
             settings.calls.at_once,
-            host=settings.sip.host,
+            host=_sound_host(settings.sip.hosts),
             ports=settings.rtp.ports,
             limits=Limits(
                 silence_ns=int(settings.calls.silence_s * 1e9),
@@ -149,10 +153,11 @@ class Line:
         self._accounts = Accounts(
             settings.sip,
             self._endpoint,
-            Resolver(families=_families(settings.sip.host)).resolve,
+            Resolver(families={family_of(host) for host in settings.sip.hosts}).resolve,
             self._identity(),
             logger=start.logger,
         )
+        self._endpoint.lives_on.append(self._accounts.lives_on)
         self._board.peers.account_of = self._accounts.account_of
         self._board.peers.also_known.append(self._accounts.serves)
         self._clock_trusted = True
@@ -206,6 +211,7 @@ class Line:
                     await self._open_journal()
                 self._look_at_the_disk()
                 self._look_at_the_clock()
+                self._encryption.look()
                 attackers.tell(self._endpoint.guard, self._logger)
                 self._watch.look()
                 await self._learn_directory()
@@ -286,9 +292,10 @@ class Line:
     def _wrong_login(self, flow: Flow) -> None:
         self._endpoint.guard.failed(flow.remote[0], time.monotonic_ns())
 
-    def _advertise(self, _peer: Address) -> Address | None:
+    def _advertise(self, peer: Address) -> str | None:
+        """Return our public address, except for a peer on this side of the router."""
         public = self._settings.sip.public_address
-        return (public, self._endpoint.port) if public else None
+        return public if public and family_of(public) == family_of(peer[0]) and not is_private(peer[0]) else None
 
     def _journal_packets(self, batch: bytes, oldest_ns: int) -> None:
         try:
@@ -411,6 +418,9 @@ class Line:
         alarms += attackers.alarms(self._endpoint.guard, time.monotonic_ns())
         if self._weak_storage:
             alarms.append({"code": "weak_storage", "text": self._weak_storage})
+        insecure = self._encryption.alarm(datetime.now(UTC) if self._clock_trusted else None)
+        if insecure:
+            alarms.append({"code": "tls", "text": insecure})
         if not self._clock_trusted:
             alarms.append({"code": "clock", "text": CLOCK_ALARM})
         if self._lost_batches:
@@ -426,9 +436,9 @@ class Line:
         return f"sip:{self._settings.calls.default_mailbox}@{shown}{port}"
 
     def _reachable_host(self) -> str:
-        host = self._settings.sip.host
+        host = self._settings.sip.hosts[0]
         # Any address beyond our own network tells which of ours the route leaves from; nothing is sent there.
-        return local_host_towards(("192.0.2.1", 5060)) if host in ("0.0.0.0", "::") else host  # noqa: S104
+        return local_host_towards(("192.0.2.1", 5060)) if host in WILDCARDS else host
 
     def _publish_status(self) -> None:
         # What is waiting was looked at in each tick; what a commit took meanwhile waited too.
@@ -482,12 +492,15 @@ class Line:
         metrics |= {f"callers_{name}_total": count for name, count in board.peers.counters.items()}
         metrics |= {f"sip_{name}_total": count for name, count in self._endpoint.agent.stats.items()}
         metrics |= attackers.metrics(self._endpoint.guard)
-        return metrics
+        metrics |= {f"net_{name}_total": count for name, count in self._endpoint.stats.items()}
+        return {**metrics, "connections": self._endpoint.connections}
 
 
-def _families(host: str) -> frozenset[socket.AddressFamily]:
-    """Return the kinds of address that a server of ours may have, for its answers to reach us."""
-    return ANY_FAMILY if host == "::" else frozenset((family_of(host),))
+def _sound_host(hosts: tuple[str, ...]) -> str:
+    """Return the one address for the sound of calls: SIP's own, or every interface when SIP has several."""
+    if len(hosts) == 1:
+        return hosts[0]
+    return "::" if any(":" in host for host in hosts) else "0.0.0.0"  # noqa: S104
 
 
 def _boot_id() -> bytes:

@@ -352,7 +352,7 @@ class Switchboard:
             )
 
     def _host(self, flow: Flow) -> str:
-        return self._settings.sip.public_address or flow.local[0]
+        return flow.local[0]
 
     def _answer(self, ringing: Ringing) -> None:
         # While it rang the disk may have filled up or failed.

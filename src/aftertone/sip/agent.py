@@ -105,15 +105,31 @@ class Agent:
         self._core.guard.scanned(flow.remote[0], now_ns)
         return True
 
-    def flow_lost(self, flow: Flow) -> None:
-        """Hear that a connection is gone: calls that came over it are reached at their Contact from now on."""
+    def flow_lost(self, flow: Flow, now_ns: int) -> None:
+        """Hear that a connection is gone: calls that came over it are reached at their Contact from now on.
+
+        Requests of ours that wait for an answer over it end with 503 (RFC 3261 section 8.1.3.1).
+        """
         self._core.stats["flows_lost"] += 1
         for dialog in self._core.dialogs.values():
             if dialog.flow == flow and not dialog.caller:
                 dialog.flow = dialog.literal_flow()
-        self._client.flow_lost(flow)
+        self._client.flow_lost(flow, now_ns)
+        self._server.flow_lost(flow)
         self._subscriptions.flow_lost(flow)
         self._core.outputs.append(FlowLost(flow))
+
+    def transport_failed(self, flow: Flow, now_ns: int) -> None:
+        """Hear that ``flow`` could not be opened: requests that may go by UDP do, the others end with 503 at once.
+
+        Spec: RFC 3261 sections 8.1.3.1 and 18.1.1.
+        """
+        self._client.send_by_datagram(flow, now_ns)
+        self.flow_lost(flow, now_ns)
+
+    def uses(self, flow: Flow) -> bool:
+        """Return whether a call lives on ``flow``."""
+        return any(dialog.flow == flow for dialog in self._core.dialogs.values())
 
     def deadline_ns(self) -> int | None:
         """Return when ``advance`` has something to do, or None."""

@@ -160,10 +160,20 @@ def via_line(flow: Flow, branch: str) -> str:
     return f"SIP/2.0/{flow.transport} {bracketed(host)}:{port};rport;branch={branch}"
 
 
-def contact_uri(flow: Flow, user: str) -> str:
-    """Return the URI under which the peer reaches this agent directly."""
+def over_tcp(data: bytes) -> bytes:
+    """Return a request of ours for UDP as it goes by TCP: its Via says so (RFC 3261 section 18.1.1)."""
+    return data.replace(b"\r\nVia: SIP/2.0/UDP ", b"\r\nVia: SIP/2.0/TCP ", 1)
+
+
+def contact_uri(flow: Flow, user: str, *, secure: bool = False) -> str:
+    """Return the URI under which the peer reaches this agent directly.
+
+    ``secure``: the call is to a sips URI, so that the contact must be one too (RFC 3261 sections 8.1.1.8 and 12.1.1).
+    """
     host, port = flow.local
     who = f"{user}@" if user else ""
+    if secure and flow.transport == "TLS":
+        return f"sips:{who}{bracketed(host)}:{port}"
     suffix = "" if flow.transport == "UDP" else f";transport={flow.transport.lower()}"
     return f"sip:{who}{bracketed(host)}:{port}{suffix}"
 

@@ -12,12 +12,12 @@ of its own, which its 2xx confirms; the others go when the INVITE is over.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from aftertone.errors import BusyError
 from aftertone.sip import session_timer
-from aftertone.sip.builder import Fields, build_request, contact_uri, via_line
+from aftertone.sip.builder import Fields, build_request, contact_uri, over_tcp, via_line
 from aftertone.sip.checks import read_answer
 from aftertone.sip.core import COOKIE, ClientTransaction, Core, Waiting
 from aftertone.sip.dialog import Dialog, Phase, confirm, dialog_from_response
@@ -46,6 +46,8 @@ MAX_CHALLENGED: Final = 6
 """INVITEs of one call: some proxies and the called side may each want to know who calls."""
 MAX_FORKS: Final = 8
 """Branches of one call that are kept apart; a proxy that rings more phones than this is told nothing of the others."""
+MAX_DATAGRAM_BYTES: Final = 1300
+"""A larger request goes by TCP where it may (RFC 3261 section 18.1.1): fragments are what firewalls drop first."""
 
 
 @dataclass(eq=False, slots=True)
@@ -129,7 +131,7 @@ class ClientSide:
             call_id,
             1,
             branch,
-            flow,
+            transaction.flow,
             transaction,
             fields,
             body,
@@ -155,8 +157,8 @@ class ClientSide:
         content_type: str,
         minimum_s: int = 0,
     ) -> bytes:
-        user = parse_uri(parse_address(from_).uri).user
-        lines = [("From", from_), ("To", to), ("Call-ID", call_id), *self._capabilities(flow, user)]
+        who = parse_address(from_).uri
+        lines = [("From", from_), ("To", to), ("Call-ID", call_id), *self._capabilities(flow, who, uri)]
         lines += session_timer.request_fields(self._core.settings, None, minimum_s)
         return build_request(
             "INVITE",
@@ -178,6 +180,7 @@ class ClientSide:
         data = self._write_invite(*where, (*leg.fields, *leg.credentials), leg.body, leg.content_type, leg.minimum_s)
         self._forget_early(leg)
         leg.transaction = self.open((leg.branch, "INVITE"), leg, data, leg.flow, now_ns)
+        leg.flow = leg.transaction.flow
 
     def request(self, asking: Asking, flow: Flow, now_ns: int) -> RequestId:
         """Send a request outside every call; see ``Agent.request``."""
@@ -188,14 +191,43 @@ class ClientSide:
         self.open((branch, asking.method), asked, data, flow, now_ns)
         return asked.id
 
-    def flow_lost(self, flow: Flow) -> None:
-        """End the requests outside calls that wait for an answer over a connection that is gone (section 8.1.3.1)."""
+    def flow_lost(self, flow: Flow, now_ns: int) -> None:
+        """End what waits for an answer over a connection that is gone, as if 503 had come (section 8.1.3.1).
+
+        Only an INVITE that rings goes on: its answer may come over a connection that the peer opens (section 18.2.2).
+        """
         core = self._core
         for transaction in list(core.client.values()):
-            if transaction.flow == flow and transaction.pending and isinstance(transaction.user, Asked):
-                transaction.terminate()
-                core.settle(transaction)
-                core.outputs.append(RequestFailed(transaction.user.id, 503, "the connection is lost"))
+            user = transaction.user
+            ringing = isinstance(user, Leg) and transaction.state is State.PROCEEDING
+            if transaction.flow != flow or not transaction.pending or ringing or isinstance(user, Waiting):
+                continue
+            transaction.terminate()
+            core.settle(transaction)
+            if isinstance(user, Asked):
+                core.outputs.append(RequestFailed(user.id, 503, "the connection is lost"))
+            elif isinstance(user, Dialog):
+                self._bye_over(user, 503)
+            elif isinstance(user, Leg):
+                self._fail(user, 503, "the connection is lost")
+            elif isinstance(user, OwnOffer):
+                self.offers.unsent(user, now_ns)
+            self._tidy(transaction)
+
+    def send_by_datagram(self, flow: Flow, now_ns: int) -> None:
+        """Send requests by UDP that were to go by TCP for their size, when TCP cannot be opened (section 18.1.1)."""
+        core = self._core
+        for transaction in core.client.values():
+            if transaction.flow != flow or transaction.datagram is None or not transaction.pending:
+                continue
+            data, plain = transaction.datagram
+            transaction.datagram = None
+            transaction.restart(plain, data, now_ns)
+            if isinstance(transaction.user, Leg):
+                transaction.user.flow = plain
+            core.stats["sent_by_datagram"] += 1
+            core.transmit(data, plain)
+            core.settle(transaction)
 
     def cancel(self, call: CallId, now_ns: int) -> None:
         """Give up a call that is not answered; before the first response the CANCEL waits for it (section 9.1)."""
@@ -439,7 +471,13 @@ class ClientSide:
     def open(self, key: tuple[str, str], user: object, data: bytes, flow: Flow, now_ns: int) -> ClientTransaction:
         core = self._core
         table = CLIENT_INVITE if key[1] == "INVITE" else CLIENT_OTHER
+        datagram = None
+        if flow.either and flow.transport == "UDP" and len(data) > MAX_DATAGRAM_BYTES:
+            datagram = (data, flow)
+            data, flow = over_tcp(data), replace(flow, transport="TCP")
+            core.stats["sent_by_stream"] += 1
         transaction = ClientTransaction(table, key, user, data, flow, core.settings.timing, now_ns)
+        transaction.datagram = datagram
         core.client[key] = transaction
         core.transmit(data, flow)
         core.settle(transaction)
@@ -452,9 +490,11 @@ class ClientSide:
             self._forget_early(leg)
             self.legs.pop(leg.id, None)
 
-    def _capabilities(self, flow: Flow, user: str) -> list[tuple[str, str]]:
+    def _capabilities(self, flow: Flow, from_uri: str, target_uri: str) -> list[tuple[str, str]]:
         settings = self._core.settings
-        lines = [("Contact", f"<{contact_uri(flow, settings.user or user)}>"), ("Allow", ", ".join(settings.allow))]
+        user = settings.user or parse_uri(from_uri).user
+        contact = contact_uri(flow, user, secure=parse_uri(target_uri).scheme == "sips")
+        lines = [("Contact", f"<{contact}>"), ("Allow", ", ".join(settings.allow))]
         if settings.supported:
             lines.append(("Supported", ", ".join(settings.supported)))
         if settings.user_agent:

@@ -61,9 +61,12 @@ class Waiting:
 
 
 class ClientTransaction(Transaction):
-    """A request of ours. ``user``: the call or dialog that it belongs to, or None when nobody waits for the answer."""
+    """A request of ours. ``user``: the call or dialog that it belongs to, or None when nobody waits for the answer.
 
-    __slots__ = ("key", "user")
+    ``datagram``: what is sent instead, and where, when the TCP connection for a large request cannot be opened.
+    """
+
+    __slots__ = ("datagram", "key", "user")
 
     def __init__(
         self, table: Table, key: TransactionKey, user: object, data: bytes, flow: Flow, timing: Timing, now_ns: int
@@ -71,6 +74,7 @@ class ClientTransaction(Transaction):
         super().__init__(table, flow, timing, now_ns, data)
         self.key = key
         self.user = user
+        self.datagram: tuple[bytes, Flow] | None = None
 
 
 class Core:

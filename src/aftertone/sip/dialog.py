@@ -17,13 +17,13 @@ import enum
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aftertone.sip.budgets import OpenCall
 from aftertone.sip.builder import Fields, build_request, via_line
 from aftertone.sip.events import DialogId, TransactionId
 from aftertone.sip.faults import ParseError
-from aftertone.sip.flow import Flow, bracketed
+from aftertone.sip.flow import Flow, Transport, bracketed
 from aftertone.sip.headers import parse_address
 from aftertone.sip.message import Request, Response
 from aftertone.sip.uri import Uri, parse_uri
@@ -181,12 +181,13 @@ def literal_flow(uri_text: str, flow: Flow) -> Flow:
     except (ValueError, ParseError):
         return flow
     named = uri.params.get("transport")
-    wanted = (named or "UDP").upper()
-    remote = (host, uri.port or 5060)
+    wanted = "TLS" if uri.scheme == "sips" else (named or "UDP").upper()
+    remote = (host, uri.port or (5061 if wanted == "TLS" else 5060))
     known = remote == flow.remote and (named is None or wanted == flow.transport)
-    if known or wanted not in ("UDP", "TCP"):
+    if known or wanted not in ("UDP", "TCP", "TLS") or (flow.transport == "TLS" and wanted != "TLS"):
+        # What came encrypted does not go on in the open because a Contact says so.
         return flow
-    return Flow("TCP" if wanted == "TCP" else "UDP", remote, flow.local)
+    return Flow(cast(Transport, wanted), remote, flow.local, either=named is None and wanted == "UDP")
 
 
 def dialog_from_request(request: Request, tag: str, flow: Flow, local_cseq: int, first: TransactionId) -> Dialog:

@@ -6,7 +6,7 @@ flow for connections.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Address = tuple[str, int]
@@ -22,6 +22,10 @@ class Flow:
     transport: Transport
     remote: Address
     local: Address
+    hostname: str = ""
+    """Over TLS: what the certificate of the peer must stand for, when we open the connection; empty means its address."""
+    either: bool = field(default=False, compare=False)
+    """UDP only because nothing said otherwise: what is too large for a datagram may go by TCP (RFC 3261 section 18.1.1)."""
 
     @property
     def reliable(self) -> bool:

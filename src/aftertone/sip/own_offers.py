@@ -144,6 +144,10 @@ class OwnOffers:
             transaction.terminate()
         self._refused(offer, 408, None, now_ns)
 
+    def unsent(self, offer: OwnOffer, now_ns: int) -> None:
+        """The connection that it went over is lost: as if 503 had come (RFC 3261 section 8.1.3.1)."""
+        self._refused(offer, 503, None, now_ns)
+
     def _accepted(self, offer: OwnOffer, response: Response, now_ns: int) -> None:
         dialog = offer.dialog
         if offer.ack is not None:

@@ -457,7 +457,8 @@ class ServerSide:
         session = None
         if request.method in ("INVITE", "UPDATE") and 100 < status < 300:
             user = core.settings.user or request.target.user
-            lines = f"Contact: <{contact_uri(transaction.flow, user)}>\r\n{self._allow_lines}{lines}"
+            contact = contact_uri(transaction.flow, user, secure=request.uri[:5].lower() == "sips:")
+            lines = f"Contact: <{contact}>\r\n{self._allow_lines}{lines}"
             if status >= 200 and (dialog is None or dialog.phase is not Phase.EARLY or request.method == "INVITE"):
                 session = session_timer.agree(request, core.settings, dialog.session if dialog is not None else None)
                 fields = (*fields, *session_timer.answer_fields(session)) if session is not None else fields
@@ -646,6 +647,17 @@ class ServerSide:
         parts = (request.get("via"), request.get("call-id"), request.get("from"), request.get("cseq"))
         text = "\n".join(parts).encode("utf-8", "surrogateescape")
         return hashlib.blake2b(text, key=self._core.secret, digest_size=8).hexdigest()
+
+    def flow_lost(self, flow: Flow) -> None:
+        """Send answers to requests of a lost connection to where their Via says, by a new one (section 18.2.2)."""
+        core = self._core
+        for transaction in core.server.values():
+            if transaction.flow == flow:
+                port = transaction.request.via.port or (5061 if flow.transport == "TLS" else 5060)
+                transaction.flow = Flow(flow.transport, (flow.remote[0], port), flow.local)
+                waiting = transaction.dialog.unacknowledged if transaction.dialog is not None else None
+                if waiting is not None and waiting.flow == flow:
+                    waiting.flow = transaction.flow
 
     def _reply_flow(self, request: Request, flow: Flow) -> Flow:
         """Return where the answer goes: back, except for the setting that RFC 3261 section 18.2.2 has as its rule."""

@@ -16,6 +16,7 @@ from aftertone.sip.faults import ParseError
 from aftertone.sip.headers import BLANK, parse_number
 from aftertone.sip.message import MAX_MESSAGE_BYTES
 
+PING = b"\r\n\r\n"
 PONG = b"\r\n"
 
 
@@ -23,20 +24,25 @@ class StreamSplitter:
     """Cuts what one connection delivers into messages.
 
     ``failed`` says why the stream cannot be followed any more (empty as long as it can): answer what came, then close.
-    ``pings`` counts the keepalives so far; ``feed`` leaves the answering (``PONG``) to the caller.
+    ``pings`` counts the keepalives so far; ``feed`` leaves the answering (``PONG``) to the caller. ``awaits_pong`` is
+    set by who sent a ``PING``; the next line end between messages is its pong then, and clears it.
     """
 
     def __init__(self) -> None:
         self.failed = ""
         self.pings = 0
+        self.awaits_pong = False
         self._buffer = bytearray()
         self._searched = 0
         self._whole = 0
 
     @property
     def pending(self) -> int:
-        """Return how many bytes wait for the rest of their message; never more than one message and one read."""
-        return len(self._buffer)
+        """Return how many bytes wait for the rest of their message; never more than one message and one read.
+
+        Line ends alone are none: they are a pong, or the beginning of a ping.
+        """
+        return 0 if PING.startswith(self._buffer) else len(self._buffer)
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take what was read and return the messages that are complete now, in order."""
@@ -67,7 +73,10 @@ class StreamSplitter:
         """Return where the next message begins, behind pings and stray line ends."""
         buffer = self._buffer
         while buffer.startswith(b"\r\n", begin):
-            if buffer.startswith(b"\r\n\r\n", begin):
+            if self.awaits_pong:
+                self.awaits_pong = False
+                begin += 2
+            elif buffer.startswith(b"\r\n\r\n", begin):
                 self.pings += 1
                 begin += 4
             elif len(buffer) - begin < 4 and b"\r\n\r\n".startswith(buffer[begin:]):

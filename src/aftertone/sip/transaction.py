@@ -217,6 +217,14 @@ class Transaction:
         """Let a running limit of ours (R) end at another time."""
         self._timers[letter] = deadline_ns
 
+    def restart(self, flow: Flow, last: bytes, now_ns: int) -> None:
+        """Begin anew over another flow: the first could not be opened, so nobody has seen anything of it."""
+        self.flow, self.last, self._pause_ns = flow, last, 0
+        self._timers.clear()
+        self.state, start = _FIRST[id(self._table)]
+        for letter in start:
+            self._start(letter, now_ns)
+
     def terminate(self) -> None:
         """End at once: the user has no more interest."""
         self.state = State.TERMINATED

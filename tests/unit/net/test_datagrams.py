@@ -6,7 +6,8 @@ import socket
 
 import pytest
 
-from aftertone.net.datagrams import Datagrams, SocketName, bound_socket
+from aftertone.net.addresses import SocketName
+from aftertone.net.datagrams import Datagrams, bound_socket
 
 
 class Owner:
@@ -15,8 +16,8 @@ class Owner:
     def __init__(self) -> None:
         self.told: list[object] = []
 
-    def datagram(self, data: bytes, address: SocketName) -> None:
-        self.told.append((data, address))
+    def datagram(self, data: bytes, address: SocketName, host: str) -> None:
+        self.told.append((data, address, host))
 
     def socket_error(self) -> None:
         self.told.append("error")
@@ -24,10 +25,10 @@ class Owner:
 
 def test_a_socket_tells_what_comes_and_whether_it_is_full() -> None:
     owner = Owner()
-    port = Datagrams(owner)
+    port = Datagrams(owner, "192.0.2.1")
     port.datagram_received(b"x", ("192.0.2.1", 5))
     port.error_received(OSError())
-    assert owner.told == [(b"x", ("192.0.2.1", 5)), "error"]
+    assert owner.told == [(b"x", ("192.0.2.1", 5), "192.0.2.1"), "error"]
     seen = [port.full]
     for change in (port.pause_writing, port.resume_writing):
         change()

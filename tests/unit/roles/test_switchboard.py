@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from aftertone.config import Settings
 from aftertone.errors import StorageFullError
 from aftertone.journal.record import Kind
 from aftertone.media.plane import KeyPressed, Latched, LongestReached, Played, Silent, ToneHeard
@@ -75,7 +74,7 @@ def test_what_cannot_be_agreed_on_is_refused_before_it_rings(body: bytes, status
 
 def test_an_error_of_ours_at_the_door_gives_the_place_back() -> None:
     world = World()
-    world.board._settings = Settings.model_validate({"sip": {"public_address": "phone.example.com"}})
+    world.board._host = lambda flow: "phone.example.com"  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="not an IP address"):
         world.invite()
     world.rest()

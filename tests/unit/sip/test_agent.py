@@ -68,7 +68,7 @@ def test_a_call_over_a_lost_connection_is_reached_at_its_contact() -> None:
     subject.respond(event.transaction_id, 200, now_ns=0)
     subject.receive(request("ACK", branch="z9hG4bKa", to_tag=event.dialog_id.local_tag), came, 0)
     subject.outputs()
-    subject.flow_lost(came)
+    subject.flow_lost(came, 0)
     assert subject.outputs() == [FlowLost(came)]
     subject.bye(event.dialog_id, 0)
     output = subject.outputs()[0]

@@ -101,7 +101,7 @@ def test_a_lost_connection_ends_its_requests_at_once_and_no_others() -> None:
     subject = agent()
     lost, kept = ask(subject, flow=TCP_FLOW), ask(subject)
     parts(subject)
-    subject.flow_lost(TCP_FLOW)
+    subject.flow_lost(TCP_FLOW, 0)
     assert parts(subject)[1] == [RequestFailed(lost, 503, "the connection is lost"), FlowLost(TCP_FLOW)]
     _, _, events = run_out(subject, 500 * MS)
     assert events == [RequestFailed(kept, 408, "no answer from the peer")]

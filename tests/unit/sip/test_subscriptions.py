@@ -280,7 +280,7 @@ def test_over_a_lost_connection_the_subscriber_is_reached_at_its_contact() -> No
     it = Subscribed(flow=TCP_FLOW)
     lost = Flow("TCP", ("192.0.2.7", 40_000), TCP_FLOW.local)
     it = Subscribed(flow=lost)
-    it.agent.flow_lost(lost)
+    it.agent.flow_lost(lost, 0)
     it.agent.outputs()
     it.agent.advance(S)
     sent = [output for output in it.agent.outputs() if isinstance(output, Transmit)]

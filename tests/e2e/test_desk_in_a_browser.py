@@ -13,6 +13,8 @@ from playwright.sync_api import Page, expect
 from aftertone.model import Clock, EndReason, Kind, State
 from aftertone.web.present import CLOCK_NOT_SET
 from tests.e2e.conftest import Desk
+from tests.support.captures import read_pcap
+from tests.unit.web.test_signalling import kept
 from tests.unit.web.world import PASSWORD, make_flac
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
@@ -66,6 +68,31 @@ def test_from_the_link_to_a_heard_message(desk: Desk, visit: Any) -> None:
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
     expect(first).to_be_visible()
+
+
+def test_what_the_telephones_said_is_shown_on_demand(desk: Desk, visit: Any) -> None:
+    message = kept(desk.world, "Subject: <b>tea</b>")
+    desk.world.deliver(name="The workshop", minutes_ago=60)
+    page = visit()
+    sign_in(page, desk)
+    first, second = row(page, "Grandmother"), row(page, "The workshop")
+    first.locator("summary").click()
+    first.get_by_role("link", name="Details of the call").click()
+    rungs = first.locator(".ladder li")
+    expect(rungs).to_have_count(2)
+    expect(rungs.nth(1)).to_contain_text("200 OK (INVITE)")
+    rungs.nth(0).locator("summary").click()
+    expect(rungs.nth(0).locator("pre")).to_contain_text("Subject: <b>tea</b>")
+    with page.expect_download() as download:
+        first.get_by_role("link", name="Save as a capture file").click()
+    assert len(read_pcap(download.value.path().read_bytes())) == 2
+    first.get_by_role("link", name="Details of the call").click()
+    expect(rungs.nth(0)).to_be_hidden()
+    second.locator("summary").click()
+    second.get_by_role("link", name="Details of the call").click()
+    expect(second.locator(".signalling")).to_contain_text("was not kept")
+    page.goto(f"{desk.url}/signalling/{message.id}")
+    expect(page.locator(".ladder li")).to_have_count(2)
 
 
 def test_hearing_the_beginning_marks_nothing(desk: Desk, visit: Any) -> None:

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 from starlette.staticfiles import StaticFiles
 
-from aftertone.web import events, health, login, mailboxes, messages, metrics, pages, problems
+from aftertone.web import events, health, login, mailboxes, messages, metrics, pages, problems, signalling
 from aftertone.web.border import Border
 from aftertone.web.events import Feed
 from aftertone.web.gate import LoginNeededError
@@ -52,13 +52,14 @@ def create_app(services: DeskServices, *, poll_s: float = 0.2, heartbeat_s: floa
     problems.install(app)
     app.add_exception_handler(LoginNeededError, login.show_login)
     api = APIRouter(prefix=API)
-    for room in (messages.router, mailboxes.router, health.router, events.router, metrics.router):
+    for room in (messages.router, signalling.router, mailboxes.router, health.router, events.router, metrics.router):
         api.include_router(room)
     app.include_router(api)
     app.include_router(metrics.router, include_in_schema=False)
     app.include_router(health.probes)
     app.include_router(login.router)
     app.include_router(pages.router)
+    app.include_router(signalling.pages)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(Border, names=services.names)
     return app

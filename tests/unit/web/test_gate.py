@@ -12,6 +12,7 @@ PROTECTED = [
     ("GET", "/api/v1/messages"),
     ("GET", f"/api/v1/messages/{unknown_id()}"),
     ("GET", f"/api/v1/messages/{unknown_id()}/audio"),
+    ("GET", f"/api/v1/messages/{unknown_id()}/signalling"),
     ("HEAD", f"/api/v1/messages/{unknown_id()}/audio"),
     ("POST", f"/api/v1/messages/{unknown_id()}/heard"),
     ("POST", f"/api/v1/messages/{unknown_id()}/unheard"),

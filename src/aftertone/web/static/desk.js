@@ -224,6 +224,70 @@ function focusOn(row) {
   (row ? $("summary", row) : $("#heading")).focus();
 }
 
+// ---- What was said on the wire --------------------------------------------------------------------------------------
+
+function element(name, className, text = "") {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  made.textContent = text; // peers wrote these words: they are text, never markup
+  return made;
+}
+
+function rung(one) {
+  const item = element("li", one.sent ? "sent" : "received");
+  const fold = element("details");
+  const line = element("summary");
+  const way = element("span", "way", one.sent ? "\u2190" : "\u2192");
+  way.setAttribute("role", "img");
+  way.setAttribute("aria-label", one.sent ? "sent" : "received");
+  line.append(element("span", "ms", `${one.offset_ms} ms`), " ", way, " ", element("bdi", "", one.label));
+  const [from, to] = one.sent ? [one.local, one.remote] : [one.remote, one.local];
+  fold.append(line, element("p", "path", `${one.transport} ${from} to ${to}`), element("pre", "", one.text));
+  item.append(fold);
+  return item;
+}
+
+// The link leads to a page; here, what is on that page is shown below the link instead, and hidden by the next click.
+async function onSignalling(link) {
+  const place = $(".signalling", link.closest(".panel"));
+  if (!place.hidden) {
+    place.hidden = true;
+    link.setAttribute("aria-expanded", "false");
+    return;
+  }
+  const address = `/api/v1/messages/${link.closest(".row").dataset.id}/signalling`;
+  try {
+    const answer = await fetch(address);
+    if (answer.status === 404) {
+      place.replaceChildren(element("p", "", "What the telephones said to each other was not kept of this call."));
+    } else if (answer.ok) {
+      const found = await answer.json();
+      const ladder = element("ol", "ladder");
+      ladder.append(...found.messages.map(rung));
+      const save = element("a", "", "Save as a capture file");
+      save.href = `${address}?format=pcap`;
+      save.download = "";
+      const below = element("p", "", found.left_out ? `${found.left_out} in the middle were not kept. ` : "");
+      below.append(save);
+      place.replaceChildren(ladder, below);
+    } else {
+      location.assign(link.href); // it says what is wrong
+      return;
+    }
+    place.hidden = false;
+    link.setAttribute("aria-expanded", "true");
+  } catch {
+    tell("The machine cannot be reached.");
+  }
+}
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest(".fold a");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  onSignalling(link);
+});
+
 document.addEventListener("submit", (event) => {
   if (!event.target.matches("form[data-do]")) return;
   event.preventDefault();

@@ -381,6 +381,37 @@ def test_the_longest_recording_ends(bench: Bench, peer: socket.socket) -> None:
     assert bench.ticks(1) == [LongestReached(row)]
 
 
+def test_the_silence_of_a_hold_ends_nothing_and_counts_anew_after_it(bench: Bench, peer: socket.socket) -> None:
+    row, _ = start(bench, peer)
+    bench.plane.record(row, 1, bench.now_ns)
+    assert bench.ticks(400) == []
+    bench.plane.hold(row, bench.now_ns, is_held=True)
+    assert bench.ticks(1000) == []
+    bench.plane.hold(row, bench.now_ns, is_held=False)
+    assert bench.ticks(495) == []
+    assert bench.ticks(10) == [Silent(row)]
+
+
+@pytest.mark.usefixtures("stamped_by_us")
+def test_the_tones_of_a_hold_end_nothing(bench: Bench, peer: socket.socket) -> None:
+    """Music on hold may hold a note, and a PBX may play a tone."""
+    row, port = start(bench, peer)
+    bench.plane.record(row, 1, bench.now_ns)
+    bench.plane.hold(row, bench.now_ns, is_held=True)
+    tone = [frame(6000.0, 425.0, 160 * n) for n in range(220)]
+    assert speak(bench, peer, row, port, tone) == [Latched(row, peer.getsockname())]
+    bench.plane.hold(row, bench.now_ns, is_held=False)
+    assert bench.ticks(10) == []
+
+
+def test_a_hold_that_never_ends_is_as_long_as_a_recording_may_be(bench: Bench, peer: socket.socket) -> None:
+    row, _ = start(bench, peer)
+    bench.plane.record(row, 1, bench.now_ns)
+    bench.plane.hold(row, bench.now_ns, is_held=True)
+    bench.now_ns += LIMITS.longest_ns
+    assert bench.ticks(1) == [LongestReached(row)]
+
+
 def test_each_row_is_visited_once_in_a_round_whatever_its_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planes, "BLOCK_ROWS", 2)
     bench = make_bench(capacity=12)

@@ -230,6 +230,20 @@ def test_an_update_before_the_answer_needs_a_finished_exchange() -> None:
     assert isinstance(call.say("UPDATE", 4)[1][0], ReofferReceived)
 
 
+def test_an_update_before_the_answer_answers_no_call() -> None:
+    """The call stays early: the caller's BYE refuses it, and there is nothing to end."""
+    call = Called()
+    early = call.answer(183, SDP)[0]
+    call.prack(rack(early))
+    offer = call.say("UPDATE", 3)[1][0]
+    assert isinstance(offer, ReofferReceived)
+    call.agent.respond(offer.transaction_id, 200, body=b"answer", content_type="application/sdp", now_ns=0)
+    parts(call.agent)
+    messages, events = call.say("BYE", 4)
+    assert statuses(messages) == [200, 487]
+    assert events == [CallCancelled(call.id)]
+
+
 # We call
 
 

@@ -14,7 +14,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -126,6 +126,18 @@ class Accounts:
     def serves(self, host: str) -> bool:
         """Return whether an address is a server of an account, as last resolved."""
         return any(host in one.hosts for one in self._lines.values())
+
+    def reached(self, flow: Flow) -> Flow:
+        """Return a flow as the server at its other end sees it, behind a router that translates addresses.
+
+        The ACK and the BYE of a call go to the address in our answer, so it must be that one; see ``Agent.reach_by``.
+        """
+        for one in self._lines.values():
+            seen = one.registration.seen
+            at_server = one.flow is not None and one.flow.transport == flow.transport and flow.remote[0] in one.hosts
+            if seen is not None and at_server:
+                return replace(flow, local=seen)
+        return flow
 
     def sender(self, name: str) -> Sender | None:
         """Return how to send a request in an account's name; None while it is not registered. Spec: RFC 3608."""

@@ -158,6 +158,7 @@ class Line:
             logger=start.logger,
         )
         self._endpoint.lives_on.append(self._accounts.lives_on)
+        self._endpoint.agent.reach_by(self._accounts.reached)
         self._board.peers.account_of = self._accounts.account_of
         self._board.peers.also_known.append(self._accounts.serves)
         self._clock_trusted = True

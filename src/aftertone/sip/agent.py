@@ -71,6 +71,10 @@ class Agent:
         """
         self._server.door = door
 
+    def reach_by(self, reached: Callable[[Flow], Flow]) -> None:
+        """Let ``reached`` say how a peer sees a flow of ours; our Contact towards it then names that address."""
+        self._core.reached = reached
+
     # The shell
 
     def receive(self, data: bytes, flow: Flow, now_ns: int) -> None:

@@ -493,7 +493,7 @@ class ClientSide:
     def _capabilities(self, flow: Flow, from_uri: str, target_uri: str) -> list[tuple[str, str]]:
         settings = self._core.settings
         user = settings.user or parse_uri(from_uri).user
-        contact = contact_uri(flow, user, secure=parse_uri(target_uri).scheme == "sips")
+        contact = contact_uri(self._core.reached(flow), user, secure=parse_uri(target_uri).scheme == "sips")
         lines = [("Contact", f"<{contact}>"), ("Allow", ", ".join(settings.allow))]
         if settings.supported:
             lines.append(("Supported", ", ".join(settings.supported)))

@@ -91,6 +91,8 @@ class Core:
         self.client: Final[dict[TransactionKey, ClientTransaction]] = {}
         self.dialogs: Final[dict[DialogId, Dialog]] = {}
         self.outputs: list[Output] = []
+        self.reached: Callable[[Flow], Flow] = lambda flow: flow
+        """The flow as its peer sees it: what our Contact must say behind a NAT."""
         self.hang_up: Callable[[Dialog, int], None]
         """Ends a dialog from our side; the answering half sets it, which alone knows what is open."""
         self.secret: Final = entropy(16)

@@ -108,7 +108,7 @@ class OwnOffers:
         offer.branch = COOKIE + core.token()
         flow = dialog.next_flow()
         fields: list[tuple[str, str]] = [
-            ("Contact", f"<{contact_uri(flow, core.settings.user or dialog.user)}>"),
+            ("Contact", f"<{contact_uri(core.reached(flow), core.settings.user or dialog.user)}>"),
             ("Allow", ", ".join(core.settings.allow)),
             ("Supported", ", ".join(core.settings.supported)),
             *session_timer.request_fields(core.settings, dialog.session, offer.minimum_s),

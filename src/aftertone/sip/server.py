@@ -457,7 +457,7 @@ class ServerSide:
         session = None
         if request.method in ("INVITE", "UPDATE") and 100 < status < 300:
             user = core.settings.user or request.target.user
-            contact = contact_uri(transaction.flow, user, secure=request.uri[:5].lower() == "sips:")
+            contact = contact_uri(core.reached(transaction.flow), user, secure=request.uri[:5].lower() == "sips:")
             lines = f"Contact: <{contact}>\r\n{self._allow_lines}{lines}"
             if status >= 200 and (dialog is None or dialog.phase is not Phase.EARLY or request.method == "INVITE"):
                 session = session_timer.agree(request, core.settings, dialog.session if dialog is not None else None)

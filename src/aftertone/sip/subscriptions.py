@@ -271,7 +271,7 @@ class Subscriptions:
         subscription.next_ns = now_ns + PACE_NS
 
     def _contact(self, flow: Flow, user: str) -> tuple[str, str]:
-        return "Contact", f"<{contact_uri(flow, self._core.settings.user or user)}>"
+        return "Contact", f"<{contact_uri(self._core.reached(flow), self._core.settings.user or user)}>"
 
     def _keep(self, subscription: Subscription) -> None:
         self._all[subscription.id] = self._by_dialog[subscription.dialog.id] = subscription

@@ -27,6 +27,8 @@ class Registrar:
     expires_s: int = 600
     port: int = 0
     silent: bool = False
+    seen: tuple[str, int] | None = None
+    """What Via says of where requests come from, when it is not where they come from."""
     answers: list[int] = field(default_factory=list)
     """Statuses to answer the next requests with, before the usual goes on."""
     extra: tuple[tuple[str, str], ...] = ()
@@ -80,7 +82,8 @@ class Registrar:
         assert isinstance(request, Request)
         self.came += 1
         self.changed.set()
-        return None if self.silent else self._decide(request, Flow(transport, remote, (LOCAL, self.port)))
+        flow = Flow(transport, self.seen or remote, (LOCAL, self.port))
+        return None if self.silent else self._decide(request, flow)
 
     def _decide(self, request: Request, flow: Flow) -> bytes:
         echo = echo_of(request, flow)

@@ -345,6 +345,23 @@ def test_a_call_is_known_by_its_mark_by_its_server_or_not_at_all() -> None:
     play(story)
 
 
+def test_behind_a_router_answers_name_the_address_that_the_registrar_sees() -> None:
+    async def story(registrar: Registrar) -> None:
+        registrar.seen = ("203.0.113.5", 41_000)
+        world = World(one())
+        world.targets = [target(registrar)]
+        here = world.endpoint
+        async with running(world):
+            flow, other = here.flow_to((LOCAL, registrar.port)), here.flow_to(("127.0.0.2", 5060))
+            assert world.accounts.reached(flow) == flow
+            await world.until("registered")
+            assert registrar.taken[-1].get("contact").startswith("<sip:ann@203.0.113.5:41000;line=")
+            assert world.accounts.reached(flow).local == ("203.0.113.5", 41_000)
+            assert world.accounts.reached(other) == other
+
+    play(story)
+
+
 def test_requests_leave_in_the_name_of_an_account() -> None:
     async def story(registrar: Registrar) -> None:
         registrar.extra = (("Service-Route", "<sip:edge.example;lr>"),)

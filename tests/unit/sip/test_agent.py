@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from aftertone.errors import UsageError
@@ -112,3 +114,19 @@ def test_two_agents_talk() -> None:
         "A ByeFinished",
     ]
     assert wire.a.held() == wire.b.held() == Held(0, 0, 0, 0, 0)
+
+
+def test_our_contact_is_the_address_that_the_peer_sees() -> None:
+    subject = agent()
+    subject.reach_by(lambda flow: replace(flow, local=("203.0.113.5", 41_000)))
+    subject.receive(request(), FLOW, 0)
+    event = parts(subject)[1][0]
+    assert isinstance(event, IncomingCall)
+    assert event.flow == FLOW
+    subject.respond(event.transaction_id, 200, now_ns=0)
+    [answer] = parts(subject)[0]
+    assert answer.get("contact") == "<sip:box@203.0.113.5:41000>"
+    subject.invite("sip:them@192.0.2.7", from_uri="sip:us@192.0.2.1", flow=FLOW, now_ns=0)
+    [invite] = parts(subject)[0]
+    assert invite.get("contact") == "<sip:us@203.0.113.5:41000>"
+    assert invite.via.host == "192.0.2.1"

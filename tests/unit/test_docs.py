@@ -22,6 +22,7 @@ from aftertone.media.reports import Reports
 from aftertone.model import EndReason
 from aftertone.roles.accounts import Accounts
 from aftertone.roles.folder import STALE_AFTER_S
+from aftertone.roles.lamps import Lamps
 from aftertone.roles.line import Line
 from aftertone.roles.switchboard import END_WITHIN_S
 from aftertone.sip.budgets import Why
@@ -196,6 +197,7 @@ def test_every_metric_is_explained_and_no_other() -> None:
     line = set(re.findall(r'"([a-z_]+)": ', inspect.getsource(Line._metrics)))
     line |= set(re.findall(r'"([a-z_]+)": ', inspect.getsource(Reports.figures)))
     line |= set(re.findall(r'"([a-z_]+)": ', inspect.getsource(Accounts.metrics)))
+    line |= set(re.findall(r'"([a-z_]+)": ', inspect.getsource(Lamps.metrics)))
     line |= set(re.findall(r'"(oldest_audio_not_durable_ms)"', inspect.getsource(Line)))
     assert line, "the line's metrics are counted elsewhere now"
     made_by_name = {name for name in explained if re.search(r"_[A-Z]+", name)}

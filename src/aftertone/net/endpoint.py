@@ -36,6 +36,7 @@ from aftertone.sip.events import CallId, DialogId, Event, RequestId, Subscriptio
 from aftertone.sip.flow import Address, Flow, Transport
 from aftertone.sip.settings import AgentSettings
 from aftertone.sip.stream import PING
+from aftertone.sip.subscriptions import Kept
 from aftertone.sip.trace import Recorder
 
 
@@ -256,10 +257,16 @@ class SipEndpoint:
         self._flush_soon()
         return subscription
 
-    def notify(self, subscription_id: SubscriptionId, body: bytes) -> None:
+    def notify(self, subscription_id: SubscriptionId, body: bytes, *, again: bool = False) -> None:
         """Tell a new state; see ``Agent.notify``."""
-        self.agent.notify(subscription_id, body, self._clock_ns())
+        self.agent.notify(subscription_id, body, self._clock_ns(), again=again)
         self._flush()
+
+    def resume(self, kept: Kept, body: bytes) -> SubscriptionId | None:
+        """Go on with a subscription of an earlier process; see ``Agent.resume``."""
+        subscription = self.agent.resume(kept, body, self._clock_ns())
+        self._flush_soon()
+        return subscription
 
     def end_subscription(self, subscription_id: SubscriptionId, reason: str) -> None:
         """End a subscription; see ``Agent.end_subscription``."""

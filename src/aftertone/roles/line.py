@@ -44,10 +44,13 @@ from aftertone.roles import attackers, storage
 from aftertone.roles.accounts import Accounts
 from aftertone.roles.clips import Clips
 from aftertone.roles.clock import LineClock
+from aftertone.roles.counts import read_counts
 from aftertone.roles.durability import Durability
 from aftertone.roles.encryption import Encryption
 from aftertone.roles.folder import write_status
 from aftertone.roles.identity import SECRET_BYTES, Identity, identity
+from aftertone.roles.lamps import Lamps, lamp_settings
+from aftertone.roles.memory import Memory
 from aftertone.roles.peers import Peers
 from aftertone.roles.process import Start, run_role
 from aftertone.roles.room import mark_of, reserve_bytes
@@ -107,6 +110,7 @@ class Line:
                 max_dialogs=settings.calls.at_once + SPARE_DIALOGS,
                 refuse_spent_hops=False,
                 ignore_scanners=settings.sip.scanners == "ignore",
+                **lamp_settings(settings.sip),
             ),
             self._on_sip,
             hosts=settings.sip.hosts,
@@ -150,10 +154,11 @@ class Line:
         )
         self._endpoint.agent.admit_by(self._board.peers.door)
         self._endpoint.guard.known = self._board.peers.knows
+        resolve = Resolver(families={family_of(host) for host in settings.sip.hosts}).resolve
         self._accounts = Accounts(
             settings.sip,
             self._endpoint,
-            Resolver(families={family_of(host) for host in settings.sip.hosts}).resolve,
+            resolve,
             self._identity(),
             logger=start.logger,
         )
@@ -161,6 +166,18 @@ class Line:
         self._endpoint.agent.reach_by(self._accounts.reached)
         self._board.peers.account_of = self._accounts.account_of
         self._board.peers.also_known.append(self._accounts.serves)
+        self._lamps = Lamps(
+            settings.sip,
+            self._endpoint,
+            self._board.peers,
+            counts=lambda: read_counts(start.folder, time.monotonic_ns()),
+            directory=lambda: self._board.directory,
+            sender=self._accounts.sender,
+            resolve=resolve,
+            memory=Memory(start.folder.run / "phones.json", boot_id=_boot_id()),
+            logger=start.logger,
+        )
+        self._endpoint.lives_on.append(self._lamps.lives_on)
         self._clock_trusted = True
         self._free_bytes = 0
         self._mark = mark_of(settings, 0)
@@ -194,6 +211,7 @@ class Line:
             except EnvironmentFault as error:
                 raise ConfigError(str(error)) from None
             self._accounts.start()
+            self._lamps.start()
             self._loop.add_signal_handler(signal.SIGTERM, self._stop.set)
             self._publish_status()
             # What was made so far stays for ever: the collector, which stops the sound of all calls, need not look at it again.
@@ -220,6 +238,7 @@ class Line:
             await asyncio.gather(self._end_calls(), self._accounts.stop())
         finally:
             self._watch.end()
+            await self._lamps.stop()
             await self._endpoint.stop()
             self.journal.close()
         self._logger.info("line stopped")
@@ -281,7 +300,7 @@ class Line:
 
     def _on_sip(self, event: Event) -> None:
         try:
-            if not self._accounts.on_sip(event):
+            if not (self._accounts.on_sip(event) or self._lamps.on_sip(event)):
                 self._board.on_sip(event)
         except Exception:
             self._logger.exception("a SIP event could not be handled", sip_event=type(event).__name__)
@@ -416,6 +435,7 @@ class Line:
         if slow_ms and time.monotonic() - slow_at_s < ALARM_STAYS_S:
             text = f"The disk is slow: sound waited {slow_ms:.0f} ms for it (the promise holds below 250 ms)"
             alarms.append({"code": "slow_disk", "text": text})
+        alarms += self._lamps.alarms()
         alarms += attackers.alarms(self._endpoint.guard, time.monotonic_ns())
         if self._weak_storage:
             alarms.append({"code": "weak_storage", "text": self._weak_storage})
@@ -456,6 +476,7 @@ class Line:
                 "sip_address": self._address(),
                 "lines": self._board.peers.facts(),
                 "accounts": self._accounts.standing(),
+                **self._lamps.facts(),
                 "metrics": {**self._metrics(), "oldest_audio_not_durable_ms": oldest_ms},
             },
         )
@@ -492,6 +513,7 @@ class Line:
         metrics |= {f"calls_{name}_total": count for name, count in board.counters.items()}
         metrics |= {f"callers_{name}_total": count for name, count in board.peers.counters.items()}
         metrics |= {f"sip_{name}_total": count for name, count in self._endpoint.agent.stats.items()}
+        metrics |= self._lamps.metrics()
         metrics |= attackers.metrics(self._endpoint.guard)
         metrics |= {f"net_{name}_total": count for name, count in self._endpoint.stats.items()}
         return {**metrics, "connections": self._endpoint.connections}

@@ -181,6 +181,11 @@ class Peers:
             line.calls += 1
             line.last_call_unix_ms = unix_ms
 
+    def has(self, label: str) -> bool:
+        """Tell whether the settings still have a peer that was labelled so."""
+        phones = {f"{PeerKind.PHONE.value} {user}" for user in self._phones}
+        return label in phones | {f"{kind.value} {name}" for kind, name in self.lines}
+
     def facts(self) -> list[dict[str, object]]:
         """Return kind, name, calls and last call of every account and trunk, for the line's status."""
         return [

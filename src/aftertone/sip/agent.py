@@ -35,7 +35,7 @@ from aftertone.sip.scanners import scanner_of
 from aftertone.sip.server import ServerSide
 from aftertone.sip.session_timer import SessionTimer
 from aftertone.sip.settings import AgentSettings
-from aftertone.sip.subscriptions import Subscription, Subscriptions
+from aftertone.sip.subscriptions import Kept, Subscription, Subscriptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,13 +295,24 @@ class Agent:
         """
         return self._server.accept_subscription(transaction_id, body, now_ns)
 
-    def notify(self, subscription_id: SubscriptionId, body: bytes, now_ns: int) -> None:
+    def notify(self, subscription_id: SubscriptionId, body: bytes, now_ns: int, *, again: bool = False) -> None:
         """Let a subscriber know of a new state, unless it is the one that it knows; at most once a second.
 
         One NOTIFY is under way at a time; a state that waits is replaced by a newer one. Does nothing for a subscription
-        that is over. Spec: RFC 6665 section 4.2.2.
+        that is over. ``again``: also when it knows it already. Spec: RFC 6665 section 4.2.2.
         """
-        self._subscriptions.set_state(subscription_id, body, now_ns)
+        self._subscriptions.set_state(subscription_id, body, now_ns, again=again)
+
+    def keep(self, subscription_id: SubscriptionId) -> Kept | None:
+        """Return what another process needs to go on with a subscription, None when it is over."""
+        return self._subscriptions.keep(subscription_id)
+
+    def resume(self, kept: Kept, body: bytes, now_ns: int) -> SubscriptionId | None:
+        """Go on with a subscription of an earlier process and tell its state at once; None for one that is over.
+
+        CSeq goes on ``CSEQ_JUMP`` higher than was kept; should the subscriber know nothing of it, its 481 ends it.
+        """
+        return self._subscriptions.resume(kept, body, now_ns)
 
     def end_subscription(self, subscription_id: SubscriptionId, reason: str, now_ns: int) -> None:
         """End a subscription with a last NOTIFY; ``reason`` is one of RFC 6665 section 4.1.3, such as ``noresource``."""

@@ -40,6 +40,8 @@ DEFAULT_EXPIRES_S: Final = 3600
 MAX_EXPIRES_S: Final = 86_400
 PACE_NS: Final = SECOND_NS
 """Between two NOTIFYs about changes: a phone has only one lamp."""
+CSEQ_JUMP: Final = 100
+"""More NOTIFYs than an earlier process can have sent after it was last asked what to keep."""
 MAX_RETRY_AFTER_S: Final = 600
 """A subscriber that asks for more peace than this is told again after it."""
 
@@ -80,6 +82,23 @@ class Subscription(Waiting):
     def unanswered(self, now_ns: int) -> None:
         """Hear that no response came in time."""
         self.owner.notified(self, None, now_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is to be known of a subscription to go on with it in another process."""
+
+    id: DialogId
+    local: str
+    remote: str
+    routes: tuple[str, ...]
+    target: str
+    flow: Flow
+    local_cseq: int
+    remote_cseq: int
+    event: str
+    user: str
+    expires_ns: int
 
 
 class Subscriptions:
@@ -164,10 +183,10 @@ class Subscriptions:
 
     # The application
 
-    def set_state(self, subscription_id: SubscriptionId, body: bytes, now_ns: int) -> None:
+    def set_state(self, subscription_id: SubscriptionId, body: bytes, now_ns: int, *, again: bool) -> None:
         """Let a subscriber know of a new state; see ``Agent.notify``."""
         subscription = self._all.get(subscription_id)
-        if subscription is None or subscription.ending or subscription.body == body:
+        if subscription is None or subscription.ending or (subscription.body == body and not again):
             return
         subscription.body, subscription.stale = body, True
         self.wake(subscription, now_ns)
@@ -179,10 +198,53 @@ class Subscriptions:
             subscription.ending = reason
             self._tell(subscription, now_ns)
 
-    def dialog(self, subscription_id: SubscriptionId) -> Dialog | None:
-        """Return the dialog of a subscription, None when it is over."""
+    def keep(self, subscription_id: SubscriptionId) -> Kept | None:
+        """Return what another process needs to go on with a subscription, None when it is over."""
         subscription = self._all.get(subscription_id)
-        return subscription.dialog if subscription is not None else None
+        if subscription is None or subscription.ending:
+            return None
+        dialog = subscription.dialog
+        return Kept(
+            id=dialog.id,
+            local=dialog.local,
+            remote=dialog.remote,
+            routes=dialog.routes,
+            target=dialog.target,
+            flow=dialog.flow,
+            local_cseq=dialog.local_cseq,
+            remote_cseq=dialog.remote_cseq or 0,
+            event=subscription.event,
+            user=subscription.user,
+            expires_ns=subscription.expires_ns,
+        )
+
+    def resume(self, kept: Kept, body: bytes, now_ns: int) -> SubscriptionId | None:
+        """Go on with a subscription of an earlier process; see ``Agent.resume``."""
+        package = kept.event.partition(";")[0]
+        full = len(self._all) >= self._core.settings.max_subscriptions
+        if full or kept.id in self._by_dialog or package not in BODIES or kept.expires_ns <= now_ns:
+            return None
+        dialog = Dialog(
+            kept.id, kept.local, kept.remote, kept.routes, kept.target, kept.flow, False,
+            kept.local_cseq + CSEQ_JUMP, kept.remote_cseq,
+        )  # fmt: skip
+        if kept.flow.reliable:
+            # The connection went with the process that had it.
+            dialog.flow = dialog.literal_flow()
+        subscription = Subscription(
+            id=SubscriptionId(self._core.next_id()),
+            owner=self,
+            dialog=dialog,
+            event=kept.event,
+            content_type=BODIES[package],
+            user=kept.user,
+            source=kept.flow.remote[0],
+            expires_ns=kept.expires_ns,
+            body=body,
+        )
+        self._keep(subscription)
+        self._tell(subscription, now_ns)
+        return subscription.id
 
     # What happens to it
 

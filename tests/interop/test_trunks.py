@@ -9,7 +9,9 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from tests.support.machine import Machine, machine, wait_until
+from aftertone.model import Codec
+from tests.support.baresip import baresip
+from tests.support.machine import Machine, machine, speech, wait_until
 from tests.support.sipp import start_sipp
 
 PBX_AT: Final = ("-i", "127.0.0.2")
@@ -22,8 +24,6 @@ def choosy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     folder = tmp_path_factory.mktemp("choosy")
     trunks = {
         "SIP__CALLERS": "known",
-        # sipp 3.6 reads the first challenge, and knows MD5 alone.
-        "SIP__DIGEST": "MD5",
         "SIP__TRUNKS__PBX__ADDRESSES": "127.0.0.2",
         "SIP__TRUNKS__CLOUD__USER": "cloud-user",
         "SIP__TRUNKS__CLOUD__SECRET": "s3cret",
@@ -73,6 +73,18 @@ def test_a_trunk_that_logs_in(choosy: Machine, tmp_path: Path) -> None:
     wait_until(lambda: line in httpx.get(f"{choosy.base}/metrics").text, "the metrics to count the trunk's call")
 
 
+def test_a_softphone_logs_in(choosy: Machine, tmp_path: Path) -> None:
+    login = "auth_user=cloud-user;auth_pass=s3cret"
+    with baresip(choosy, tmp_path / "phone", Codec.PCMU, speech(2.0), caller="softphone", account=login) as phone:
+        phone.finish()
+
+    def there() -> list[dict[str, Any]]:
+        return [message for message in choosy.messages() if message["caller"]["number"] == "softphone"]
+
+    (message,) = wait_until(there, "the message of the softphone")
+    assert (message["mailbox"], message["origin"]["line"]) == ("office", "cloud")
+
+
 def test_a_wrong_password_lets_nobody_in(choosy: Machine, tmp_path: Path) -> None:
     wrong = ("-au", "cloud-user", "-ap", "guess")
     start_sipp(choosy, tmp_path, "trunk_wrong_login", caller="thief", user="anna", options=wrong).finish()
@@ -84,6 +96,15 @@ def test_a_wrong_password_lets_nobody_in(choosy: Machine, tmp_path: Path) -> Non
         return "aftertone_line_callers_wrong_logins_total 2.0" in httpx.get(f"{choosy.base}/metrics").text
 
     wait_until(counted, "the metrics to tell of two wrong logins")
+
+
+def test_a_login_by_a_better_algorithm(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret")
+    settings = {"SIP__CALLERS": "known", "SIP__DIGEST": "SHA-256", "SIP__TRUNKS__CLOUD__USER": "cloud-user"}
+    with machine(tmp_path / "data", **settings, SIP__TRUNKS__CLOUD__SECRET_FILE=str(secret)) as made:
+        made.run("call", made.uri, "--user", "cloud-user", "--secret-file", str(secret))
+        assert only(made, "cloud")["kind"] == "message"
 
 
 def test_a_stranger_is_refused_whatever_he_asserts(tmp_path: Path) -> None:

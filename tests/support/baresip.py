@@ -106,8 +106,13 @@ class Baresip:
 
 
 @contextmanager
-def baresip(machine: Machine, folder: Path, codec: Codec, said: Samples, *, caller: str) -> Iterator[Baresip]:
-    """A softphone that calls the machine from ``sip:caller@...`` with this codec alone and says ``said`` (at the codec's rate)."""
+def baresip(
+    machine: Machine, folder: Path, codec: Codec, said: Samples, *, caller: str, account: str = ""
+) -> Iterator[Baresip]:
+    """A softphone that calls the machine from ``sip:caller@...`` with this codec alone and says ``said`` (at the codec's rate).
+
+    ``account``: further parameters of its account, such as ``auth_user=ann;auth_pass=secret``.
+    """
     modules = require_modules(codec)
     folder.mkdir()
     rate_hz = SAMPLE_RATE_HZ[codec]
@@ -117,7 +122,7 @@ def baresip(machine: Machine, folder: Path, codec: Codec, said: Samples, *, call
         said=folder / "said.wav", rate_hz=rate_hz, modules=modules, codec=MODULES[codec], folder=folder
     )
     (folder / "config").write_text(configuration)
-    (folder / "accounts").write_text(f"<sip:{caller}@127.0.0.1>;regint=0;audio_codecs={NAMES[codec]}\n")
+    (folder / "accounts").write_text(f"<sip:{caller}@127.0.0.1>;regint=0;audio_codecs={NAMES[codec]};{account}\n")
     (folder / "contacts").write_text("")
     command = ["baresip", "-f", str(folder), "-s", "-e", f"/dial {machine.uri}"]
     with (folder / "output").open("wb") as output:

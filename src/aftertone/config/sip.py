@@ -155,9 +155,9 @@ class Sip(Section):
         description="Programs that are known to look for systems to break into: give them no answer at all, or answer as to anybody.",
     )
     digest: tuple[Literal["SHA-512-256", "SHA-256", "MD5"], ...] = Field(
-        default=("SHA-256", "MD5"),
+        default=("MD5",),
         min_length=1,
-        description="Algorithms of the logins that we ask for, the best first. MD5 alone for a peer that reads only the first.",
+        description="Algorithms of the logins that we ask for, the best first. Many peers give up at a second challenge, or at any but MD5.",
     )
     early_media: bool = Field(
         default=False,

@@ -60,7 +60,7 @@ class Door:
     def __post_init__(self) -> None:
         self.log = structlog.testing.LogCapture()
         self.peers = Peers(
-            Settings.model_validate({"sip": self.settings}).sip,
+            Settings.model_validate({"sip": {"digest": ["SHA-256", "MD5"], **self.settings}}).sip,
             secret=bytes(16),
             logger=structlog.wrap_logger(None, processors=[self.log]),
             account_of=lambda _request, _flow: self.account,

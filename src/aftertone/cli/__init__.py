@@ -10,7 +10,7 @@ import sys
 import typer
 
 from aftertone import __version__
-from aftertone.cli import call, configuration, doctor, mailbox, message, serve, sip, state
+from aftertone.cli import call, configuration, doctor, mailbox, message, serve, sip, state, trace
 from aftertone.errors import AftertoneError, ConfigError, UsageError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("doctor")(doctor.doctor)
 app.command("login-link")(serve.login_link)
 app.add_typer(message.app, name="message")
 app.add_typer(mailbox.app, name="mailbox")
+sip.app.command("trace")(trace.trace)
 app.add_typer(sip.app, name="sip")
 app.add_typer(configuration.app, name="config")
 

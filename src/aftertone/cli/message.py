@@ -75,7 +75,7 @@ def list_(
 def show(message_id: Id, data: Data = DEFAULT_DATA, config: Config = None, as_json: Json = False) -> None:
     """Show everything known about one message."""
     with desk(data, config) as api:
-        message = api.get(f"/messages/{_resolve(api, message_id)}")
+        message = api.get(f"/messages/{resolve(api, message_id)}")
     if as_json:
         typer.echo(json.dumps(message))
         return
@@ -94,7 +94,7 @@ def play(message_id: Id = "last", data: Data = DEFAULT_DATA, config: Config = No
         names = ", ".join(p[0] for p in PLAYERS)
         raise UsageError(f"no player found (looked for {names}); export the message instead: aftertone message export")
     with desk(data, config) as api:
-        found = _resolve(api, message_id)
+        found = resolve(api, message_id)
         message = api.get(f"/messages/{found}")
         audio = api.request("GET", f"/messages/{found}/audio", params={"format": "wav"}).content
         began_s = time.monotonic()
@@ -130,7 +130,7 @@ def export(
             raise UsageError(f"cannot tell the format from {file.name!r}: end it with .wav or .flac, or give --format")
         audio_format = Format(ending)
     with desk(data, config) as api:
-        found = _resolve(api, message_id)
+        found = resolve(api, message_id)
         audio = api.request("GET", f"/messages/{found}/audio", params={"format": audio_format.value}).content
     try:
         file.write_bytes(audio)
@@ -169,7 +169,7 @@ def _act(
     done: str,
 ) -> None:
     with desk(data, config) as api:
-        found = _resolve(api, message_id)
+        found = resolve(api, message_id)
         message = api.request(method, f"/messages/{found}{path}").json()
     typer.echo(json.dumps(message) if as_json else f"{found} {done}")
 
@@ -185,7 +185,7 @@ def _every(api: Desk, **filters: str | None) -> list[dict[str, Any]]:
         chosen["before"] = page["next"]
 
 
-def _resolve(api: Desk, text: str) -> str:
+def resolve(api: Desk, text: str) -> str:
     """Return the full id for an id, the end of one (4 characters or more), or ``last``."""
     if len(text) == 36:
         return text

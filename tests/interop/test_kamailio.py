@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.certificates import Authority
 from tests.support.kamailio import PASSWORD, Kamailio, kamailio
 from tests.support.machine import Machine, machine, speech_file, wait_until
 
@@ -18,8 +19,9 @@ BACK_WITHIN_S = 40.0
 def account(folder: Path, registrar: Kamailio, *, secret: str = PASSWORD, transport: str = "udp") -> str:
     """Write settings with one account; return their path."""
     file = folder / "aftertone.toml"
+    port = registrar.tls_port if transport == "tls" else registrar.port
     file.write_text(
-        f'[[sip.accounts]]\nname = "provider"\nregistrar = "127.0.0.1:{registrar.port}"\nuser = "{USER}"\n'
+        f'[[sip.accounts]]\nname = "provider"\nregistrar = "127.0.0.1:{port}"\nuser = "{USER}"\n'
         f'secret = "{secret}"\ntransport = "{transport}"\nretry_s = 1\n'
     )
     return str(file)
@@ -45,6 +47,35 @@ def calls(subject: Machine, registrar: Kamailio, folder: Path, transport: str = 
     said = speech_file(folder / "said.wav", 1.5)
     uri = f"sip:{USER}@127.0.0.1:{registrar.port};transport={transport}"
     subject.run("call", uri, "--codec", "pcmu", "--play", str(said))
+
+
+def test_over_tls_calls_come_by_the_connection_that_was_made(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    certificate = authority.issue("registrar", ["127.0.0.1"])
+    with (
+        kamailio(certificate=certificate) as registrar,
+        machine(
+            tmp_path / "data",
+            CONFIG=account(tmp_path, registrar, transport="tls"),
+            SIP__TLS_AUTHORITIES=str(authority.path),
+        ) as answering,
+    ):
+        found = reaches(answering, "registered")
+        assert found["server"] == f"tls 127.0.0.1:{registrar.tls_port}"
+        calls(answering, registrar, tmp_path)
+        [message] = wait_until(answering.messages, "the message")
+        assert (message["end_reason"], message["origin"]["line"]) == ("caller_hung_up", "provider")
+
+
+def test_a_registrar_that_cannot_prove_its_name_gets_no_password(tmp_path: Path) -> None:
+    certificate = Authority(tmp_path).issue("registrar", ["127.0.0.1"])
+    with (
+        kamailio(certificate=certificate) as registrar,
+        machine(tmp_path / "data", CONFIG=account(tmp_path, registrar, transport="tls")) as answering,
+    ):
+        found = reaches(answering, "failing")
+        assert f"no connection to tls 127.0.0.1:{registrar.tls_port}" in found["reason"]
+        assert registrar.registrations() == []
 
 
 def test_a_proxy_that_asks_who_calls_is_told(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Final
 import pytest
 
 from tests.support.machine import free_port, wait_until
-from tests.support.peers import require
+from tests.support.peers import missing, require
 
 FOLDERS: Final = tuple(Path(p) for p in ("/usr/lib/x86_64-linux-gnu/kamailio/modules", "/usr/lib/kamailio/modules"))
 """Where Debian keeps the modules; on other processors the triplet is another."""
@@ -37,7 +37,7 @@ auto_aliases=no
 listen=udp:127.0.0.1:{port}
 listen=tcp:127.0.0.1:{port}
 mpath="{modules}"
-loadmodule "tm.so"
+{tls}loadmodule "tm.so"
 loadmodule "sl.so"
 loadmodule "rr.so"
 loadmodule "pv.so"
@@ -47,11 +47,13 @@ loadmodule "siputils.so"
 loadmodule "usrloc.so"
 loadmodule "registrar.so"
 loadmodule "auth.so"
+loadmodule "nathelper.so"
 loadmodule "xlog.so"
 modparam("usrloc", "db_mode", 0)
 modparam("registrar", "max_expires", {expires_s})
 modparam("registrar", "min_expires", 1)
 modparam("registrar", "path_mode", 0)
+modparam("nathelper|registrar", "received_avp", "$avp(RECEIVED)")
 modparam("auth", "nonce_expire", 30)
 modparam("auth", "nonce_count", 1)
 modparam("auth", "qop", "auth")
@@ -62,13 +64,14 @@ request_route {{
     if (!mf_process_maxfwd_header("10")) {{ sl_send_reply("483", "Too Many Hops"); exit; }}
     if (is_method("CANCEL")) {{ if (t_check_trans()) t_relay(); exit; }}
     if (has_totag()) {{
-        if (loose_route()) {{ t_relay(); exit; }}
+        if (loose_route()) {{ handle_ruri_alias(); t_relay(); exit; }}
         if (is_method("ACK") && t_check_trans()) {{ t_relay(); exit; }}
         if (!is_method("ACK")) sl_send_reply("404", "Not Here");
         exit;
     }}
     if (is_method("REGISTER")) {{
         if (!pv_www_authenticate("{realm}", "{password}", "0")) {{ www_challenge("{realm}", "1"); exit; }}
+        if ($proto == "tls") fix_nated_register();
         xlog("L_NOTICE", "REGISTERED $au at $ct over $proto\\n");
         if (!save("location")) sl_reply_error();
         exit;
@@ -79,9 +82,23 @@ request_route {{
     }}
     record_route();
     if (!lookup("location")) {{ sl_send_reply("404", "Not Registered"); exit; }}
+    t_on_reply("FROM_PHONE");
     t_relay();
 }}
+
+onreply_route[FROM_PHONE] {{
+    if ($proto == "tls") set_contact_alias();
+}}
 """
+TLS: Final = """\
+enable_tls=yes
+listen=tls:127.0.0.1:{port}
+loadmodule "tls.so"
+modparam("tls", "certificate", "{certificate}")
+modparam("tls", "private_key", "{key}")
+modparam("tls", "tls_method", "TLSv1.2+")
+"""
+"""A phone behind TLS is reached over the connection that it made, as providers do it."""
 
 
 @dataclass
@@ -91,17 +108,20 @@ class Kamailio:
     folder: Path
     modules: Path
     expires_s: int
+    certificate: tuple[Path, Path] | None = None
+    """Certificate and key for TLS; None listens in the open alone."""
     port: int = field(default_factory=free_port)
+    tls_port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Kamailio:
         """Start it and wait until it listens."""
         file = self.folder / "kamailio.cfg"
-        file.write_text(
-            CONFIGURATION.format(
-                port=self.port, modules=self.modules, expires_s=self.expires_s, realm=REALM, password=PASSWORD
-            )
-        )
+        tls = ""
+        if self.certificate is not None:
+            tls = TLS.format(port=self.tls_port, certificate=self.certificate[0], key=self.certificate[1])
+        values = {"port": self.port, "modules": self.modules, "expires_s": self.expires_s, "tls": tls}
+        file.write_text(CONFIGURATION.format(**values, realm=REALM, password=PASSWORD))
         # Its sockets for control have a short path, whatever the test's folder is called.
         command = ["kamailio", "-f", str(file), "-DD", "-E", "-m", "32", "-M", "4", "-Y", str(self.folder)]
         with (self.folder / "output").open("ab") as output:
@@ -136,15 +156,20 @@ class Kamailio:
 
 
 @contextlib.contextmanager
-def kamailio(*, expires_s: int = 3600) -> Iterator[Kamailio]:
-    """A running registrar that grants at most ``expires_s``; skips the test (fails in CI) where there is none."""
+def kamailio(*, expires_s: int = 3600, certificate: tuple[Path, Path] | None = None) -> Iterator[Kamailio]:
+    """A running registrar that grants at most ``expires_s``; skips the test (fails in CI) where there is none.
+
+    ``certificate``: certificate and key, to listen for TLS as well.
+    """
     require("kamailio")
     modules = next((folder for folder in FOLDERS if (folder / "registrar.so").exists()), None)
     if modules is None:
         modules = next(iter(Path("/usr/lib").glob("*/kamailio/modules")), None)
     assert modules is not None, "Kamailio is installed without its modules"
+    if certificate is not None and not (modules / "tls.so").exists():
+        missing(f"Kamailio has no tls.so in {modules}")
     folder = Path(tempfile.mkdtemp(prefix="kam-"))
-    made = Kamailio(folder, modules, expires_s)
+    made = Kamailio(folder, modules, expires_s, certificate)
     try:
         yield made.start()
     finally:

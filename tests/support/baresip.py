@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import pytest
 
 from aftertone.audio.flac import read_audio, write_wav
 from aftertone.audio.prompts import BEEP_HZ
 from aftertone.audio.samples import Samples
 from aftertone.model import SAMPLE_RATE_HZ, Codec
 from tests.support.machine import Machine
-from tests.support.peers import require
+from tests.support.peers import missing, require
 
 FOLDERS: Final = tuple(Path(p) for p in ("/usr/lib/baresip/modules", "/usr/local/lib/baresip/modules"))
 """Where Debian keeps the modules, and a build of one's own."""
@@ -43,7 +42,7 @@ QUIT_WITHIN_S: Final = 5.0
 
 CONFIGURATION: Final = """\
 net_interface 127.0.0.1
-sip_listen 127.0.0.1:0
+sip_listen 127.0.0.1:{port}
 rtp_ports 23900-23998
 call_max_calls 1
 audio_source aufile,{said}
@@ -111,23 +110,44 @@ def baresip(
 ) -> Iterator[Baresip]:
     """A softphone that calls the machine from ``sip:caller@...`` with this codec alone and says ``said`` (at the codec's rate).
 
-    ``account``: further parameters of its account, such as ``auth_user=ann;auth_pass=secret``.
+    ``account``: further parameters of its account, such as ``auth_user=ann;auth_pass=secret``, or ``mediaenc=srtp-mand`` for keys in
+    RTP/SAVP (``srtp``: in RTP/AVP, ``srtp-mandf``: in RTP/SAVPF).
     """
+    whole = f"<sip:{caller}@127.0.0.1>;regint=0;{account}"
+    with _started(folder, codec, said, whole, f"/dial {machine.uri}") as one:
+        yield one
+
+
+@contextmanager
+def waiting_baresip(folder: Path, codec: Codec, said: Samples, *, port: int, account: str) -> Iterator[Baresip]:
+    """A softphone that answers whoever calls ``sip:waiting@127.0.0.1:port``, and says ``said``."""
+    whole = f"<sip:waiting@127.0.0.1>;regint=0;answermode=auto;{account}"
+    with _started(folder, codec, said, whole, None, port) as one:
+        yield one
+
+
+@contextmanager
+def _started(
+    folder: Path, codec: Codec, said: Samples, account: str, command: str | None, port: int = 0
+) -> Iterator[Baresip]:
     modules = require_modules(codec)
     folder.mkdir()
     rate_hz = SAMPLE_RATE_HZ[codec]
     with (folder / "said.wav").open("wb") as file:
         write_wav(file, said, rate_hz)
     configuration = CONFIGURATION.format(
-        said=folder / "said.wav", rate_hz=rate_hz, modules=modules, codec=MODULES[codec], folder=folder
+        said=folder / "said.wav", rate_hz=rate_hz, modules=modules, codec=MODULES[codec], folder=folder, port=port
     )
+    if "mediaenc" in account:
+        require_module(modules, "srtp.so")
+        configuration += "module srtp.so\n"
     (folder / "config").write_text(configuration)
-    (folder / "accounts").write_text(f"<sip:{caller}@127.0.0.1>;regint=0;audio_codecs={NAMES[codec]};{account}\n")
+    (folder / "accounts").write_text(f"{account};audio_codecs={NAMES[codec]}\n")
     (folder / "contacts").write_text("")
-    command = ["baresip", "-f", str(folder), "-s", "-e", f"/dial {machine.uri}"]
+    told = [] if command is None else ["-e", command]
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(
-            command,
+            ["baresip", "-f", str(folder), "-s", *told],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -144,13 +164,15 @@ def baresip(
 def require_modules(codec: Codec) -> Path:
     """Return the folder of baresip's modules; skip the test (fail in CI) without baresip or the codec's module."""
     require("baresip")
-    for folder in FOLDERS:
-        if (folder / MODULES[codec]).exists():
-            return folder
-    reason = f"baresip has no {MODULES[codec]} in {' or '.join(map(str, FOLDERS))}"
-    if os.environ.get("AFTERTONE_REQUIRE_PEERS") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
+    found = next((folder for folder in FOLDERS if (folder / MODULES[codec]).exists()), FOLDERS[0])
+    require_module(found, MODULES[codec])
+    return found
+
+
+def require_module(folder: Path, name: str) -> None:
+    """Skip the test (fail in CI) when baresip does not have this module."""
+    if not (folder / name).exists():
+        missing(f"baresip has no {name} in {folder}")
 
 
 def beep_span_ms(samples: Samples, rate_hz: int) -> tuple[int, int] | None:

@@ -64,6 +64,18 @@ def seeds(target: str) -> list[bytes]:
             brief = b"SIP/2.0 423 X\r\n%bMin-Expires: 7200\r\n\r\n" % head
             busy = b"SIP/2.0 503 X\r\n%bRetry-After: 9 (x)\r\n\r\n" % head
             return [b"\0\0".join((asks, takes, brief, busy)), b'Digest username="ann", realm="home", nonce="n"']
+        case "callers":
+            forwarded = (
+                b'sip:vm@192.0.2.1;target=sip:200%40x;cause=408\nfrom: "Ann" <sip:ann@x>\nto: <sip:vm@x>\n'
+                b"diversion: <sip:200@x>;reason=no-answer;privacy=off, <sip:201@x>;reason=user-busy\n"
+                b"history-info: <sip:200@x?Reason=SIP%3Bcause%3D486&Privacy=history>;index=1,<sip:v@x;cause=408>;index=1.1;mp=1"
+            )
+            asserted = (
+                b"tel:+12025550143\nfrom: =?utf-8?Q?J=C3=BC?= <sip:anonymous@anonymous.invalid>\nprivacy: id;user\n"
+                b"p-asserted-identity: <sip:+1202;verstat=TN-Validation-Passed@x>, <tel:+12025550143>\n"
+                b"remote-party-id: <sip:1@x>;party=calling;privacy=full\nidentity: e30.c2ln;alg=ES256\np-called-party-id: <sip:1@x>"
+            )
+            return [forwarded, asserted]
         case "rtp":
             return [len(packet).to_bytes(2, "big") + packet, (len(report).to_bytes(2, "big") + report) * 3]
         case _:

@@ -23,10 +23,10 @@ from aftertone.sip.checks import read_answer, read_whole, refusal
 from aftertone.sip.digest import parse_challenges
 from aftertone.sip.digest_client import DigestClient
 from aftertone.sip.digest_server import DigestServer, Verdict
-from aftertone.sip.diversion import called_of, diversion_of
+from aftertone.sip.diversion import MOST_ENTRIES, called_of, diversion_of
 from aftertone.sip.events import Event, IncomingCall, ReofferReceived, RequestInDialog, Transmit
 from aftertone.sip.faults import ParseError
-from aftertone.sip.identity import claims_of
+from aftertone.sip.identity import MAX_NAME, claims_of
 from aftertone.sip.message import MAX_MESSAGE_BYTES, Request, Response, parse, salvage, serialize
 from aftertone.sip.registration import Registrant, Registration
 from aftertone.sip.settings import AgentSettings
@@ -168,6 +168,24 @@ def registration(data: bytes) -> None:
                 assert account.deadline_ns() is not None
 
 
+def callers(data: bytes) -> None:
+    """Who called and for whom: the first line is the Request-URI, each other a header that may say so. Raises nothing at all."""
+    uri, *lines = data.decode("utf-8", "surrogateescape").split("\n")[:64]
+    headers: dict[str, list[str]] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        headers.setdefault(name.strip().lower(), []).append(value.strip())
+    request = Request("INVITE", uri, headers)
+    diversion = diversion_of(request)
+    named = [one.user for one in called_of(request)]
+    assert len(named) <= 4 + 3 * MOST_ENTRIES + len(headers.get("to", ()))
+    for trusted in (True, False):
+        claims = claims_of(request, trusted=trusted)
+        assert max(map(len, (claims.caller.number, claims.caller.name, claims.verstat))) <= MAX_NAME
+        f"{claims}{diversion}".encode()
+    assert all(name.isprintable() for name in [*named, claims.caller.number, claims.caller.name])
+
+
 TARGETS: Final[Mapping[str, Target]] = {
     "sip": sip,
     "sip-agent": sip_agent,
@@ -176,4 +194,5 @@ TARGETS: Final[Mapping[str, Target]] = {
     "rtp": rtp,
     "rtcp": reports,
     "registration": registration,
+    "callers": callers,
 }

@@ -180,6 +180,8 @@ class ServerSide:
             and 0 < int(expires[:9]) * SECOND_NS < core.settings.timing.ring_limit_ns
         ):
             transaction.extend("R", now_ns + int(expires[:9]) * SECOND_NS)
+            # The caller's own limit: section 13.3.1 has 487 for that.
+            transaction.late_status = 487
         stamp = request.get("timestamp")
         fields = (("Timestamp", stamp),) if stamp else ()
         transaction.last = build_response(transaction.echo, 100, fields=fields)
@@ -474,6 +476,9 @@ class ServerSide:
         )
         kind = On.PROVISIONAL if status < 200 else On.SUCCESS if status < 300 else On.FAILURE
         core.step(transaction, kind, now_ns)
+        if kind is On.PROVISIONAL and status > 100 and request.method == "INVITE":
+            transaction.extend("S", now_ns + core.settings.timing.remind_ns)
+            core.settle(transaction)
         if dialog is None or kind is On.PROVISIONAL:
             return
         dialog.pending.discard(transaction.id)
@@ -562,7 +567,7 @@ class ServerSide:
                 continue
             core.stats[f"expired_{event.value}"] += 1
             if event is On.R:
-                self._abandon(transaction, 480 if transaction.tag else 500, now_ns)
+                self._abandon(transaction, transaction.late_status if transaction.tag else 500, now_ns)
             elif event is On.P and transaction.dialog is not None:
                 transaction.dialog.pending.discard(transaction.id)
                 transaction.dialog.offers.discard(transaction.id)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pytest
 
 from aftertone.audio.g711 import ULAW_TO_LINEAR, encode_ulaw
-from tests.support.machine import Machine, speech, wait_until
+from aftertone.model import Codec
 from tests.support.bare_phone import Phone, Said, voice
+from tests.support.baresip import baresip
+from tests.support.machine import Machine, speech, wait_until
 
 RUN: Final = encode_ulaw(speech(3.0)).tobytes()
 PACKET_TIMES_MS: Final = (10, 20, 30, 40, 60)
@@ -165,3 +168,12 @@ def test_a_flood_to_the_port_of_a_call_disturbs_nobody(answering: Machine) -> No
         # The flood begins in the second of silence before the words, and costs a moment of that.
         assert np.array_equal(kept[-len(said) :], said)
         assert len(kept) > len(said)
+
+
+def test_a_softphone_reads_our_reports_and_we_read_its(answering: Machine, tmp_path: Path) -> None:
+    """A round trip is known only when it has taken the time of our report into one of its own."""
+    with baresip(answering, tmp_path / "phone", Codec.PCMU, speech(13.0), caller="reporting") as phone:
+        phone.finish()
+    found = message(answering, "reporting")
+    assert found["peer_lost"] == 0
+    assert 0 <= found["round_trip_ms"] < 1000

@@ -145,7 +145,7 @@ class Agent:
             if isinstance(item, Unacknowledged):
                 self._server.resend(item, now_ns)
             elif isinstance(item, Unpracked):
-                self._server.resend_provisional(item, now_ns)
+                self._server.reliable.resend(item, now_ns)
             elif isinstance(item, OwnOffer):
                 self._client.offers.wake(item, now_ns)
             elif isinstance(item, SessionTimer):
@@ -219,7 +219,7 @@ class Agent:
         dialog = live_dialog(self._core, dialog_id)
         if dialog is None or dialog.phase is Phase.EARLY:
             if dialog is not None:
-                self._server.withdraw(dialog, now_ns)
+                self._server.reliable.withdraw(dialog, now_ns)
             else:
                 self._core.stats["late_byes"] += 1
             return

@@ -27,12 +27,18 @@ class Choice:
 
 
 def choose(
-    directory: Directory, named: Iterable[tuple[str, str]], *, user: str, rule: tuple[str, str] = ("", "")
+    directory: Directory,
+    named: Iterable[tuple[str, str]],
+    *,
+    user: str,
+    rule: tuple[str, str] = ("", ""),
+    ours: bool = False,
 ) -> Choice | None:
     """Return whose mailbox it is, or None when a caller is to hear that there is none (404).
 
     ``named``: name or number and where it stood, the most telling first; read only as far as needed. ``user``: user part of the
-    Request-URI. ``rule``: the mailbox that the line's settings name, and the line's name.
+    Request-URI. ``rule``: the mailbox that the line's settings name, and the line's name. ``ours``: the number that was called is
+    certainly ours, so that the default mailbox takes what names none.
     """
     wanted, line = rule
     mailbox = directory.named(wanted) if wanted else None
@@ -42,5 +48,5 @@ def choose(
         mailbox = directory.named(text)
         if mailbox is not None:
             return Choice(mailbox, where)
-    fallback = directory.fallback(user)
+    fallback = directory.fallback("" if ours else user)
     return None if fallback is None else Choice(fallback, "default mailbox")

@@ -33,7 +33,10 @@ BOXES = Directory(
 SIP = Settings.model_validate(
     {
         "sip": {
-            "accounts": [{"name": "fritz", "registrar": "fritz.box", "user": "620", "mailbox": "main"}],
+            "accounts": [
+                {"name": "fritz", "registrar": "fritz.box", "user": "620", "mailbox": "main"},
+                {"name": "provider", "registrar": "sip.example.net", "user": "1234567e0"},
+            ],
             "trunks": [
                 {"name": "pbx", "addresses": ["192.0.2.0/28"]},
                 {"name": "carrier", "addresses": ["198.51.100.0/24"]},
@@ -60,7 +63,8 @@ class Found:
 
 
 def account_of(request: Request, flow: Flow) -> Account | None:
-    return SIP.accounts[0] if request.target.user == "620" and flow.remote[0] == "192.0.2.50" else None
+    known = {("620", "192.0.2.50"): SIP.accounts[0], ("1234567e0", "192.0.2.51"): SIP.accounts[1]}
+    return known.get((request.target.user, flow.remote[0]))
 
 
 def found(head: str, host: str) -> Found | None:
@@ -251,6 +255,14 @@ TABLE = {
 def test_an_invite_of_the_real_world(case: str) -> None:
     head, host, expected = TABLE[case]
     assert found(head, host) == expected
+
+
+def test_a_call_to_an_account_is_never_for_nobody() -> None:
+    head = """INVITE sip:1234567e0@203.0.113.1 SIP/2.0
+        From: <sip:x@y>;tag=1
+        To: <sip:+49305550177@sip.example.net>"""
+    assert found(head, "192.0.2.51") == Found("main", "default mailbox", "x", line="provider")
+    assert found(head, "192.0.2.10") is None, "a trunk is told, so that a PBX may say so"
 
 
 def test_a_call_for_nobody_we_know_is_for_nobody() -> None:

@@ -99,6 +99,25 @@ def start_sipp(
     return Sipp(caller, process, folder)
 
 
+def start_phone(folder: Path, scenario: str, port: int) -> Sipp:
+    """Start a phone that is called once on ``port``, as a scenario in tests/interop/sipp says."""
+    require("sipp")
+    limits = ("-m", 1, "-timeout", f"{WITHIN_S}s", "-timeout_error", "-nostdin")
+    places = ("-i", "127.0.0.1", "-p", port, "-cp", free_port(), "-mi", "127.0.0.1", "-mp", next(_media_ports))
+    errors = ("-trace_err", "-error_file", folder / f"{scenario}.errors")
+    messages = ("-trace_msg", "-message_file", folder / f"{scenario}.messages")
+    arguments = ("-sf", SCENARIOS / f"{scenario}.xml", *limits, *places, *errors, *messages)
+    with (folder / f"{scenario}.out").open("wb") as out:
+        process = subprocess.Popen(
+            ["sipp", *(str(argument) for argument in arguments)],
+            cwd=folder,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "TERM": "dumb"},
+        )
+    return Sipp(scenario, process, folder)
+
+
 def require_raw_sockets() -> None:
     """Skip the test where this user may not open raw sockets, which sipp needs to replay a capture."""
     require("sipp")

@@ -241,7 +241,10 @@ class TestCaller:
             return
         if answered is None:
             return
-        plan = self._plan = negotiation.plan_from_answer(self._offer, answered.response.body)
+        said = answered.response.body
+        # Who answered the offer reliably before need not say it again (RFC 6337 section 3.1.1).
+        plan = self._plan if self._plan and not said else negotiation.plan_from_answer(self._offer, said)
+        self._plan = plan
         self._dialog = answered.dialog_id
         self.outcome.codec = plan.codec.value
         self.outcome.srtp = rtp.protect(plan)

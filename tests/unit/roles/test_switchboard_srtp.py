@@ -13,6 +13,7 @@ from aftertone.model import MasterKey, Suite
 from aftertone.sdp import negotiation
 from aftertone.sdp.crypto import Policy, Secrecy
 from aftertone.sip import events as sip
+from aftertone.sip.message import Response
 from tests.unit.roles.world import World
 from tests.unit.sip.kit import SDP
 
@@ -167,6 +168,20 @@ def test_a_reinvite_without_a_description_is_offered_the_key_that_holds() -> Non
     world.tell(sip.ReofferConfirmed(caller.dialog, asked, theirs))
     before, after = world.sound.streams[row]
     assert after.sending == before.sending and after.receiving != before.receiving
+
+
+def test_a_refresh_of_ours_keeps_the_keys() -> None:
+    world = _world()
+    caller = world.answered(body=SECURE)
+    row = world.row_of(caller)
+    offer = world.switch.bodies[caller.transaction]
+    for theirs in (SECURE, REKEYED):
+        world.tell(sip.ReofferAnswered(caller.dialog, Response(200, "OK", {}, theirs), offer, wished=False))
+    first, same, other = world.sound.streams[row]
+    assert (same.sending, same.receiving) == (first.sending, first.receiving)
+    assert other.sending == first.sending and other.receiving != first.receiving
+    world.tell(sip.ReofferAnswered(caller.dialog, Response(200, "OK", {}, SDP), offer, wished=False))
+    assert len(world.sound.streams[row]) == 3, "an answer that drops the keys of RTP/SAVP is none"
 
 
 def test_a_refusal_is_told_over_srtp_too() -> None:

@@ -84,6 +84,13 @@ def test_the_page_of_settings_is_written_by_its_tool(monkeypatch: pytest.MonkeyP
 
 
 @each_document
+def test_every_example_of_settings_can_be_loaded(document: Path, tmp_path: Path) -> None:
+    for block in re.findall(r"^```toml\n(.*?)^```", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        (tmp_path / "aftertone.toml").write_text(block)
+        config.load(tmp_path / "aftertone.toml", {})
+
+
+@each_document
 def test_every_link_leads_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
         if target.startswith(("http://", "https://")):

@@ -331,7 +331,7 @@ class Lamps:
         )
 
     def _send(self, told: Told, uri: str, flow: Flow, route: tuple[str, ...], sender: Sender | None = None) -> None:
-        from_uri = f"sip:{told.mailboxes[0]}@{bracketed(flow.local[0])}"
+        from_uri = _own_uri(told.mailboxes[0], flow)
         told.sending = self._count(told.mailboxes)
         body = mwi.build(self._summary(told.mailboxes), from_uri)
         told.sent_fields = () if sender is None else sender.login.authorize("NOTIFY", uri, body)
@@ -475,3 +475,9 @@ class Lamps:
             "lamps_failing": sum(bool(told.trouble) for told in self._told.values()),
             **{f"lamps_{name}_total": count for name, count in (self.counters + self.phones.counters).items()},
         }
+
+
+def _own_uri(mailbox: str, flow: Flow) -> str:
+    """Return the address of a mailbox as a peer can call it."""
+    host, port = flow.local
+    return f"sip:{mailbox}@{bracketed(host)}{'' if port == 5060 else f':{port}'}"

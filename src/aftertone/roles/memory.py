@@ -112,6 +112,7 @@ def _binding_out(one: Binding) -> dict[str, object]:
         "flow": _flow_out(one.flow),
         "path": list(one.path),
         "key": list(one.key),
+        "instance": one.instance,
     }
 
 
@@ -125,6 +126,7 @@ def _binding_in(value: Any) -> Binding:
         _flow_in(value["flow"]),
         tuple(map(str, value["path"])),
         (str(instance), str(number)),
+        str(value["instance"]),
     )
 
 

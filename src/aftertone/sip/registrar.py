@@ -30,6 +30,8 @@ from aftertone.sip.uri import parse_uri
 
 MAX_CONTACTS: Final = 5
 """Contacts of one phone, and of one REGISTER: the phone at the desk, its softphones, and what is left of a restart."""
+MAX_INSTANCE: Final = 256
+"""Characters of what a phone calls itself; a UUID has 47 with its quotes."""
 MAX_PATH: Final = 8
 """Proxies between a phone and us."""
 MIN_EXPIRES_S: Final = 60
@@ -50,6 +52,8 @@ class Binding:
     """Route values, the proxy nearest to us first."""
     key: tuple[str, str] = ("", "")
     """Instance and reg-id, when the phone keeps flows (RFC 5626); both empty otherwise."""
+    instance: str = ""
+    """What the phone calls itself: by it phones find their own contact in an answer."""
 
     @property
     def place(self) -> tuple[object, ...]:
@@ -143,9 +147,12 @@ class Registrar:
             flow=flow,
             path=tuple(request.all("path")),
             key=_flow_key(request, contact),
+            instance=contact.params.get("+sip.instance") or "",
         )
         for value in fresh.path:
             parse_address(value)
+        if len(fresh.instance) > MAX_INSTANCE:
+            raise ParseError("the instance of a contact is too long")
         same = next((binding for binding in bindings if binding.place == fresh.place), None)
         if same is not None and self._is_late(same, request):
             return bindings, Refusal(500)
@@ -172,10 +179,9 @@ class Registrar:
         bindings = self._bindings.get(user, ())
         for binding in bindings:
             left_s = -((now_ns - binding.expires_ns) // SECOND_NS)
-            kept = ""
-            if binding.key != ("", ""):
-                kept = f";+sip.instance={binding.key[0]};reg-id={binding.key[1]}"
-            yield "Contact", f"<{binding.uri}>;expires={left_s}{kept}"
+            named = f";+sip.instance={binding.instance}" if binding.instance else ""
+            flow = f";reg-id={binding.key[1]}" if binding.key != ("", "") else ""
+            yield "Contact", f"<{binding.uri}>;expires={left_s}{named}{flow}"
         for value in request.all("path"):
             yield "Path", value
         if any(binding.key != ("", "") and binding.call_id == request.call_id for binding in bindings):
@@ -200,8 +206,8 @@ def _flow_key(request: Request, contact: NameAddr) -> tuple[str, str]:
     direct = len(request.all("via")) == 1 and "path" not in request.headers
     if not (instance and number and outbound and direct):
         return "", ""
-    if not number.isascii() or not number.isdigit() or len(number) > 10 or len(instance) > 256:
-        raise ParseError("a reg-id is no number, or an instance is too long")
+    if not number.isascii() or not number.isdigit() or len(number) > 10:
+        raise ParseError("a reg-id is no number")
     return instance, number
 
 

@@ -13,7 +13,7 @@ from aftertone.sip.registrar import Binding
 from aftertone.sip.subscriptions import Kept
 from tests.unit.sip.kit import FLOW, TCP_FLOW, S
 
-BINDING = Binding("sip:a@b", "call", 7, 600 * S, TCP_FLOW, ("<sip:p;lr>",), ('"<urn:uuid:1>"', "1"))
+BINDING = Binding("sip:a@b", "call", 7, 600 * S, TCP_FLOW, ("<sip:p;lr>",), ('"<urn:uuid:1>"', "1"), '"<urn:uuid:1>"')
 KEPT = Kept(DialogId("c", "us", "them"), "<sip:l>;tag=us", "<sip:r>;tag=them", ("<sip:p;lr>",), "sip:a@b", FLOW, 5, 2,
             "message-summary;id=1", "main", 500 * S)  # fmt: skip
 WATCH = Watch(("main", "office"), "sip:main@b", "phone hall", ("192.0.2.7", 5062))

@@ -134,6 +134,13 @@ def test_a_phone_that_keeps_its_flow_has_one_contact_for_each() -> None:
     assert [b.flow for b in book.registrar.contacts("ann")] == [TCP_FLOW]
 
 
+def test_a_phone_finds_its_own_contact_by_its_instance() -> None:
+    ok = Book().send('Contact: <sip:ann@192.0.2.7>;+sip.instance="<urn:uuid:1>"\r\n')
+    assert ok.fields == (("Contact", '<sip:ann@192.0.2.7>;expires=3600;+sip.instance="<urn:uuid:1>"'),)
+    with pytest.raises(ParseError):
+        Book().send(f'Contact: <sip:ann@192.0.2.7>;+sip.instance="{"x" * 300}"\r\n')
+
+
 def test_after_a_lost_connection_a_phone_is_reached_at_its_address_if_it_has_one() -> None:
     book = Book()
     came = Flow("TCP", ("192.0.2.7", 40_001), TCP_FLOW.local)

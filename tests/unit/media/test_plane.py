@@ -188,6 +188,20 @@ def test_a_stranger_is_not_heard_once_the_source_is_latched(bench: Bench, peer: 
     assert bench.plane.dropped["stranger"] == 1
 
 
+def test_the_source_of_a_call_may_change_its_number_and_its_counters(bench: Bench, peer: socket.socket) -> None:
+    """Another SSRC, and counters that wrap, from the address that is latched: a phone that was transferred."""
+    row, port = start(bench, peer)
+    bench.plane.record(row, 1, bench.now_ns)
+    for number in (65_534, 65_535, 0, 1):
+        say(peer, port, b"\x01" * 160, number)
+    for number in (7, 8):
+        say(peer, port, b"\x02" * 160, number, ssrc=99)
+    arrive(bench, row)
+    bench.ticks(planes.STRIPES)
+    assert bench.payloads() == [b"\x01" * 160] * 4 + [b"\x02" * 160] * 2
+    assert bench.plane.dropped["stranger"] == 0
+
+
 def test_a_caller_behind_a_nat_is_answered_where_its_sound_comes_from(bench: Bench, peer: socket.socket) -> None:
     row, port = start(bench, peer, signalled=False)
     for number in range(3):

@@ -7,6 +7,8 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aftertone.config import PortRange
 from aftertone.media import plane as planes
@@ -206,6 +208,18 @@ def test_reports_that_make_no_sense_say_nothing(bench: Bench, peer: Peer, data: 
     send_report(bench, peer, row, port, data, mux=False)
     assert bench.plane.quality(row).peer_lost is None
     assert not bench.plane.quality(row).said_goodbye
+
+
+@given(st.binary(max_size=120) | st.binary(max_size=60).map(lambda tail: peer_report(SSRC, about=0x0708_090A) + tail))
+def test_any_bytes_are_heard_without_a_word(data: bytes) -> None:
+    plane = make_bench(capacity=1).plane
+    row, _ = plane.lease()
+    plane.agree(row, Stream(Codec.PCMU, 0, (0,), rtcp_mux=True))
+    plane.reports.hear(row, data, 1)
+    quality = plane.quality(row)
+    assert quality.peer_lost in (None, 0)
+    assert quality.round_trip_ms is None
+    plane.release(row)
 
 
 @pytest.mark.parametrize("mux", [False, True])

@@ -32,7 +32,7 @@ def test_every_command_of_the_product_is_there() -> None:
         "verify",
         "doctor",
         "login-link",
-        "sip status",
+        *(f"sip {name}" for name in ("status", "trace")),
         *(f"message {name}" for name in ("list", "show", "play", "export", "heard", "delete", "restore")),
         *(f"mailbox {name}" for name in ("add", "list", "show", "set", "greeting set", "greeting clear")),
         *(f"config {name}" for name in ("check", "show", "example")),

@@ -43,7 +43,7 @@ from aftertone.roles.terms import is_on_hold, key_of_info, quality_event, stream
 from aftertone.roles.timekeeper import Reading
 from aftertone.roles.traces import Traces
 from aftertone.sdp import negotiation
-from aftertone.sdp.crypto import Policy, blank_keys
+from aftertone.sdp.crypto import Policy
 from aftertone.sdp.negotiation import MediaPlan
 from aftertone.sip import events as sip
 from aftertone.sip.diversion import Diversion, diversion_of
@@ -371,7 +371,7 @@ class Switchboard:
         number, self._next_number = self._next_number, self._next_number + 1
         envelope_json = json.dumps(envelope.to_json()).encode()
         # What was hashed with a password can be guessed at: it is no more for keeping than keys are.
-        invite = blanked(blank_keys(serialize(request)))
+        invite = blanked(serialize(request))
         begin = Begin(envelope.id, number, envelope_json, invite, now_ns, now.unix_ms)
         try:
             sequence = self._journal.append(Kind.BEGIN, begin.pack(), urgent=True)

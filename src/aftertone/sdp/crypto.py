@@ -1,7 +1,7 @@
 """Keys in session descriptions: ``a=crypto`` lines as values, and the choice among those that are offered.
 
-Owns: the text of SDES, which offered line we take, what we answer, and how a text is freed of its keys. Refuses to know: what a
-suite does with a key, streams and profiles. The randomness of keys comes in.
+Owns: the text of SDES, which offered line we take, what we answer. Refuses to know: what a suite does with a key, streams and
+profiles, and how a text that is kept is freed of its keys (``sip.trace``). The randomness of keys comes in.
 
 Theory of operation: a line says with which suite and key its writer protects what *it* sends, and numbers that by a tag. An
 answer repeats tag and suite of the one line that it takes, with a key of its own. A line that we cannot take as a whole is
@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -54,7 +53,6 @@ _RANK: Final = {
 }
 """Our preference; among equals the order of the offer decides."""
 _SUITES: Final = {suite.value.upper(): suite for suite in Suite}
-_SECRET: Final = re.compile(rb"(inline:)([A-Za-z0-9+/=]+)|(mikey[ \t]+)([A-Za-z0-9+/=]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,19 +146,6 @@ def serialize_line(line: CryptoLine) -> Attribute:
     secret = base64.b64encode(master.key + master.salt).decode("ascii")
     identifier = f"|{int.from_bytes(master.mki, 'big')}:{len(master.mki)}" if master.mki else ""
     return NAME, f"{line.tag} {master.suite} inline:{secret}{identifier}"
-
-
-def blank_keys(text: bytes) -> bytes:
-    """Return a SIP message or description with an asterisk for each character of a key; its length stays what it was.
-
-    Covers ``inline:`` keys wherever they stand, and MIKEY (RFC 4567).
-    """
-    return _SECRET.sub(_stars, text)
-
-
-def _stars(found: re.Match[bytes]) -> bytes:
-    head, secret = (found[1], found[2]) if found[1] is not None else (found[3], found[4])
-    return bytes(head) + b"*" * len(secret)
 
 
 def _parse_key(suite: Suite, text: str) -> MasterKey | None:

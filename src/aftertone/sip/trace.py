@@ -4,7 +4,7 @@ Owns: which messages belong to a call, blanking what nobody may read later, the 
 Refuses to know: what the messages mean, files, and who looks.
 
 Specification: RFC 3261 section 20.8 (Call-ID), sections 20.7, 20.27 and 20.28 (credentials), 19.1.1 (a password in a URI); RFC 7616
-section 3.5 (Authentication-Info); RFC 4568 section 9.1 (``inline:`` keys); RFC 8866 section 5.12 (``k=``). The stored form:
+section 3.5 (Authentication-Info); RFC 4568 section 9.1 (``inline:`` keys), RFC 4567 section 3 (MIKEY); RFC 8866 section 5.12 (``k=``). The stored form:
 docs/storage.md.
 
 Theory of operation: bytes are taken as they pass, whether they parse or not. What is secret is overwritten with as many asterisks
@@ -50,6 +50,7 @@ _CREDENTIALS: Final = re.compile(
     rb"([^\r\n]*+(?:(?:\r\n|\r|\n)[ \t][^\r\n]*+)*+)"
 )
 _INLINE: Final = re.compile(rb"inline:([^\s;|]++)")
+_MIKEY: Final = re.compile(rb"mikey[ \t]++([a-z0-9+/=]++)")
 _KEY_LINE: Final = re.compile(rb"[\r\n]k=([^\r\n]++)")
 _URI_PASSWORD: Final = re.compile(rb"sips?:[^\s:@<>\"]*+:([^\s:@<>\"]++)@")
 _STARS: Final = bytes(byte if byte in b"\r\n\t " else 42 for byte in range(256))
@@ -216,6 +217,7 @@ _SECRETS: Final = (
     (b"authorization", _CREDENTIALS),
     (b"authentication-info", _CREDENTIALS),
     (b"inline:", _INLINE),
+    (b"mikey", _MIKEY),
     (b"k=", _KEY_LINE),
     (b"@", _URI_PASSWORD),
 )

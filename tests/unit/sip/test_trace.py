@@ -60,6 +60,7 @@ def test_what_passes_is_kept_in_order_with_time_and_direction() -> None:
         (b"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:5ec2e7|2^20|1:4", b"inline:******|2^20|1:4"),
         (b"a=crypto:1 F INLINE:5ec2e7;inline:5ec2e7", b"INLINE:******;inline:******"),
         (b"k=clear:5ec2e7", b"k=************"),
+        (b"a=key-mgmt:mikey 5ec2e7+/=", b"mikey *********"),
         (b"To: <sips:ann:5ec2e7@example.net>", b"<sips:ann:******@example.net>"),
     ],
 )

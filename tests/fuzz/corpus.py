@@ -40,7 +40,14 @@ def seeds(target: str) -> list[bytes]:
             return [*messages, b"".join(messages[:3])]
         case "sip-agent":
             call = [request(), request("ACK", to_tag="x"), request("BYE", cseq=2, to_tag="x")]
-            return [b"\0\0".join(call), *messages]
+            ask = request(
+                "SUBSCRIBE",
+                extra="Event: message-summary\r\nExpires: 600\r\nAccept: application/simple-message-summary",
+            )
+            rel = request(
+                extra="Require: 100rel\r\nSupported: timer\r\nSession-Expires: 90;refresher=uac\r\nMin-SE: 90"
+            )
+            return [b"\0\0".join(call), b"\0\0".join((ask, ask)), rel, *messages]
         case "sdp":
             key = b"AES_CM_128_HMAC_SHA1_80 inline:" + base64.b64encode(bytes(30))
             keyed = SDP.replace(b"RTP/AVP", b"RTP/SAVP") + b"a=crypto:1 %b|2^20|1:4 WSH=64\r\na=crypto:2 %b\r\n" % (
@@ -76,6 +83,8 @@ def seeds(target: str) -> list[bytes]:
                 b"remote-party-id: <sip:1@x>;party=calling;privacy=full\nidentity: e30.c2ln;alg=ES256\np-called-party-id: <sip:1@x>"
             )
             return [forwarded, asserted]
+        case "mwi":
+            return [b"Messages-Waiting: yes\r\nMessage-Account: sip:a@b\r\nVoice-Message: 2/8 (0/2)\r\n\r\nTo: x\r\n"]
         case "rtp":
             return [len(packet).to_bytes(2, "big") + packet, (len(report).to_bytes(2, "big") + report) * 3]
         case _:

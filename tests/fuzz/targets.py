@@ -19,12 +19,14 @@ from aftertone.errors import PeerError
 from aftertone.rtp import batch, rtcp
 from aftertone.sdp import description, negotiation
 from aftertone.sdp.crypto import Secrecy
+from aftertone.sip import mwi
+from aftertone.sip.agent import Agent
 from aftertone.sip.checks import read_answer, read_whole, refusal
 from aftertone.sip.digest import parse_challenges
 from aftertone.sip.digest_client import DigestClient
 from aftertone.sip.digest_server import DigestServer, Verdict
 from aftertone.sip.diversion import MOST_ENTRIES, called_of, diversion_of
-from aftertone.sip.events import Event, IncomingCall, ReofferReceived, RequestInDialog, Transmit
+from aftertone.sip.events import Event, IncomingCall, ReofferReceived, RequestInDialog, SubscriptionAsked, Transmit
 from aftertone.sip.faults import ParseError
 from aftertone.sip.identity import MAX_NAME, claims_of
 from aftertone.sip.message import MAX_MESSAGE_BYTES, Request, Response, parse, salvage, serialize
@@ -63,7 +65,7 @@ def sip(data: bytes) -> None:
 
 def sip_agent(data: bytes) -> None:
     """An agent that gets the pieces of the input, split at NUL NUL, as datagrams and on a connection, and answers calls."""
-    subject = agent()
+    subject = agent(AgentSettings(allow_events=("message-summary",)))
     now_ns = 0
     for number, piece in enumerate(data.split(b"\0\0")[:16]):
         now_ns += 10_000_000
@@ -78,13 +80,20 @@ def sip_agent(data: bytes) -> None:
         subject.outputs()
 
 
-def _answer(outputs: list[Transmit | Event], subject: object, now_ns: int) -> None:
-    assert hasattr(subject, "respond")
+def _answer(outputs: list[Transmit | Event], subject: Agent, now_ns: int) -> None:
     for output in outputs:
         if isinstance(output, Transmit):
             parse(output.data)
         elif isinstance(output, (IncomingCall, ReofferReceived, RequestInDialog)):
             subject.respond(output.transaction_id, 200, now_ns=now_ns)
+        elif isinstance(output, SubscriptionAsked):
+            subject.accept_subscription(output.transaction_id, b"Messages-Waiting: no\r\n", now_ns)
+
+
+def summary(data: bytes) -> None:
+    """The body of a NOTIFY about waiting messages. May raise ParseError inside, and nothing else."""
+    with contextlib.suppress(ParseError):
+        mwi.parse(data)
 
 
 def stream(data: bytes) -> None:
@@ -190,6 +199,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     "sip": sip,
     "sip-agent": sip_agent,
     "stream": stream,
+    "mwi": summary,
     "sdp": sdp,
     "rtp": rtp,
     "rtcp": reports,

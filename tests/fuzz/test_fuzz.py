@@ -13,7 +13,7 @@ from tests.fuzz import corpus
 from tests.fuzz.targets import TARGETS
 from tests.support.peers import missing
 
-SECONDS = 3
+SECONDS = 2
 """Long enough to notice that a parser was broken; `make fuzz` is the long run."""
 ROOT = Path(__file__).parents[2]
 

@@ -75,6 +75,7 @@ def test_a_registrar_that_cannot_prove_its_name_gets_no_password(tmp_path: Path)
     ):
         found = reaches(answering, "failing")
         assert f"no connection to tls 127.0.0.1:{registrar.tls_port}" in found["reason"]
+        assert "is not trusted" in found["reason"]
         assert registrar.registrations() == []
 
 

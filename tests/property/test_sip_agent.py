@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from aftertone.sip.events import CallId, DialogId, IncomingCall, SubscriptionId, TransactionId, Transmit
-from aftertone.sip.message import Request, parse
+from aftertone.sip.message import Request, Response, parse
 from aftertone.sip.settings import AgentSettings
 from tests.unit.sip.kit import FLOW, SDP, TCP_FLOW, S, agent, request
 
@@ -20,7 +20,26 @@ LIMITS = AgentSettings(
     max_dialogs=5,
     max_subscriptions=4,
 )
-METHODS = ("INVITE", "ACK", "BYE", "CANCEL", "INFO", "UPDATE", "OPTIONS", "REGISTER", "NOTIFY", "X", "SUBSCRIBE")
+METHODS = (
+    *("INVITE", "ACK", "BYE", "CANCEL", "INFO", "UPDATE", "PRACK", "REFER"),
+    *("OPTIONS", "REGISTER", "NOTIFY", "X", "SUBSCRIBE"),
+)
+SAID = (
+    "",
+    "Require: 100rel\r\nRSeq: 1\r\n",
+    "Require: 100rel\r\nRSeq: 2\r\n",
+    "Session-Expires: 90;refresher=uas\r\n",
+    "Session-Expires: 90;refresher=uac\r\nAllow: UPDATE\r\nMin-SE: 200\r\n",
+)
+MORE = (
+    "",
+    "Supported: 100rel",
+    "Require: 100rel",
+    "Supported: timer\r\nSession-Expires: 90;refresher=uas\r\nAllow: UPDATE",
+    "Supported: timer\r\nSession-Expires: 90;refresher=uas",
+    "Require: timer, 100rel\r\nSession-Expires: 90;refresher=uac",
+    "Session-Expires: 20\r\nSupported: timer",
+)
 
 
 @given(st.binary(max_size=400))
@@ -60,6 +79,7 @@ class AgentMachine(RuleBasedStateMachine):
         self.dialogs: list[DialogId] = []
         self.calls: list[CallId] = []
         self.sent: list[Request] = []
+        self.rseq = "1"
         self.subscriptions: list[SubscriptionId] = []
 
     def drain(self) -> None:
@@ -68,6 +88,8 @@ class AgentMachine(RuleBasedStateMachine):
                 message = parse(output.data)
                 if isinstance(message, Request) and message.method != "ACK":
                     self.sent.append(message)
+                elif isinstance(message, Response):
+                    self.rseq = message.get("rseq") or self.rseq
                 continue
             if isinstance(output, IncomingCall):
                 self.dialogs.append(output.dialog_id)
@@ -77,9 +99,11 @@ class AgentMachine(RuleBasedStateMachine):
 
     @rule(
         method=st.sampled_from(METHODS), branch=st.integers(0, 5), call=st.integers(0, 3), cseq=st.integers(1, 5),
-        inside=st.booleans(), pick=st.integers(0, 99), body=st.sampled_from([b"", SDP]),
+        inside=st.booleans(), pick=st.integers(0, 99), body=st.sampled_from([b"", SDP]), more=st.sampled_from(MORE),
     )  # fmt: skip
-    def ask(self, method: str, branch: int, call: int, cseq: int, inside: bool, pick: int, body: bytes) -> None:
+    def ask(
+        self, method: str, branch: int, call: int, cseq: int, inside: bool, pick: int, body: bytes, more: str
+    ) -> None:
         dialog = self.dialogs[pick % len(self.dialogs)] if inside and self.dialogs else None
         data = request(
             method,
@@ -89,7 +113,11 @@ class AgentMachine(RuleBasedStateMachine):
             to_tag=dialog.local_tag if dialog else "",
             cseq=cseq,
             body=body,
-            extra="Event: message-summary" if method in ("SUBSCRIBE", "NOTIFY") else "",
+            extra="Event: message-summary"
+            if method in ("SUBSCRIBE", "NOTIFY")
+            else f"RAck: {self.rseq} {pick % 3} INVITE"
+            if method == "PRACK"
+            else more,
         )
         self.agent.receive(data, FLOW, self.now_ns)
         self.drain()
@@ -122,6 +150,12 @@ class AgentMachine(RuleBasedStateMachine):
             else:
                 self.agent.notify(name, body, self.now_ns)
         self.drain()
+
+    @rule(pick=st.integers(0, 99), body=st.sampled_from([b"x", b"y"]))
+    def change(self, pick: int, body: bytes) -> None:
+        if self.dialogs:
+            self.agent.reoffer(self.dialogs[pick % len(self.dialogs)], body, "a/b", self.now_ns)
+            self.drain()
 
     @rule()
     def lose_the_connection(self) -> None:
@@ -164,15 +198,16 @@ class AgentMachine(RuleBasedStateMachine):
             self.agent.cancel(self.calls[pick % len(self.calls)], self.now_ns)
             self.drain()
 
-    @rule(pick=st.integers(0, 99), status=st.sampled_from([100, 180, 200, 404, 481]), tag=st.sampled_from(["", "t", "u"]),
-          body=st.sampled_from([b"", SDP]))  # fmt: skip
-    def answer(self, pick: int, status: int, tag: str, body: bytes) -> None:
+    @rule(pick=st.integers(0, 99), status=st.sampled_from([100, 180, 200, 404, 422, 481, 491]),
+          tag=st.sampled_from(["", "t", "u"]), body=st.sampled_from([b"", SDP]), more=st.sampled_from(SAID))  # fmt: skip
+    def answer(self, pick: int, status: int, tag: str, body: bytes, more: str) -> None:
         if self.sent:
             asked = self.sent[pick % len(self.sent)]
             to = asked.get("to") if asked.to.tag or not tag else f"{asked.get('to')};tag={tag}"
             head = (
                 f"SIP/2.0 {status} X\r\nVia: {asked.get('via')}\r\nFrom: {asked.get('from')}\r\nTo: {to}\r\n"
-                f"Call-ID: {asked.call_id}\r\nCSeq: {asked.get('cseq')}\r\nl: {len(body)}\r\n\r\n"
+                f"Call-ID: {asked.call_id}\r\nCSeq: {asked.get('cseq')}\r\n{more}"
+                f"l: {len(body)}\r\n\r\n"
             )
             self.agent.receive(head.encode() + body, FLOW, self.now_ns)
             self.drain()

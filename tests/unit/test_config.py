@@ -159,3 +159,21 @@ def test_a_secret_is_never_shown(tmp_path: Path) -> None:
     settings = config.load(file, {})
     assert "hunter2" not in config.show(settings) + repr(settings)
     assert 'secret = "***"' in config.show(settings)
+
+
+@pytest.mark.parametrize(
+    ("host", "hosts"),
+    [
+        ("0.0.0.0", ("0.0.0.0",)),
+        ("::", ("0.0.0.0", "::")),
+        ("192.0.2.1, [2001:db8::1],192.0.2.1", ("192.0.2.1", "2001:db8::1")),
+        ("localhost", ("localhost",)),
+    ],
+)
+def test_addresses_to_listen_on(host: str, hosts: tuple[str, ...]) -> None:
+    assert config.Settings.model_validate({"sip": {"host": host}}).sip.hosts == hosts
+
+
+def test_no_address_to_listen_on_is_refused() -> None:
+    with pytest.raises(ValueError, match="names no address"):
+        config.Settings.model_validate({"sip": {"host": " , "}})

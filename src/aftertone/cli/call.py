@@ -37,7 +37,9 @@ class CodecName(StrEnum):
 
 
 def call(
-    uri: Annotated[str, typer.Argument(help="Whom to call: sip:mailbox@host[:port][;transport=tcp]")],
+    uri: Annotated[
+        str, typer.Argument(help="Whom to call: sip:mailbox@host[:port][;transport=tcp or tls], or sips:...")
+    ],
     play: Annotated[
         Path | None, typer.Option(help="Audio file to speak after the beep; without it, a spoken sample.")
     ] = None,
@@ -49,6 +51,10 @@ def call(
     ] = Encryption.OFF,
     user: Annotated[str, typer.Option(help="User name, for a machine or proxy that asks who calls.")] = "",
     secret_file: Annotated[Path | None, typer.Option(help="File that holds that user's password alone.")] = None,
+    authorities: Annotated[
+        Path | None, typer.Option(help="Over TLS: certificate (PEM) to trust besides the system's.")
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Over TLS: believe anybody.")] = False,
     drop: Annotated[bool, typer.Option("--drop", help="Go away without hanging up, as an empty battery does.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -62,7 +68,18 @@ def call(
 
     clip = load_clip(play) if play is not None else prompt("sample_message")
     chosen = None if codec is None else {c.value.lower(): c for c in Codec}[codec.value]
-    wish = Wish(uri, clip, chosen, caller, name, not drop, srtp=srtp.value, login=_login(user, secret_file))
+    wish = Wish(
+        uri,
+        clip,
+        chosen,
+        caller,
+        name,
+        not drop,
+        srtp=srtp.value,
+        login=_login(user, secret_file),
+        authorities=authorities,
+        verify=not insecure,
+    )
 
     async def run() -> TestCaller:
         tester = TestCaller(wish, (lambda _: None) if as_json else typer.echo)

@@ -37,7 +37,7 @@ from aftertone.media.ear import Ear
 from aftertone.media.player import FRAME_MS, Player
 from aftertone.media.reports import LineQuality, Reports
 from aftertone.media.sockets import PORT_BITS, bind_port, make_receiver, pack_address, source_address, source_key
-from aftertone.media.table import CODECS, Stream, Table, clock_rate_hz
+from aftertone.media.table import Stream, Table
 from aftertone.model import Codec
 from aftertone.rtp.batch import Headers, parse
 from aftertone.rtp.events import DigitDetector
@@ -140,7 +140,6 @@ class Plane:
         self.player = Player(self.table, silence)
         most = capacity if report_sockets is None else report_sockets
         self.reports = Reports(self.table, host=host, most_sockets=most, entropy=entropy)
-        self._clock_hz = np.array([clock_rate_hz(number) for number in range(len(CODECS))], np.int64)
         self._ear = Ear(self.table, self.watch)
         self._host, self._ports, self._limits = host, ports, limits
         self._journal, self._entropy = journal, entropy
@@ -353,16 +352,10 @@ class Plane:
         self, headers: Headers, owner: npt.NDArray[np.intp], rows: npt.NDArray[np.intp], arrived: npt.NDArray[np.int64]
     ) -> None:
         """Count what arrived, for the reports that we send."""
-        table, calls, kind = self.table, owner[rows], headers.payload_type[rows]
-        clock_hz = self._clock_hz[table.codec[calls]]
+        calls = owner[rows]
+        is_key = headers.payload_type[rows] == self.table.event_type[calls]
         self.reports.reception.count(
-            calls,
-            headers.ssrc[rows],
-            headers.sequence[rows],
-            headers.timestamp[rows],
-            # By way of microseconds, or a machine that has been up for days would pass 64 bits.
-            arrived[rows] // 1000 * clock_hz // 1_000_000,
-            (kind != table.event_type[calls]) & (kind != table.noise_type[calls]),
+            calls, headers.ssrc[rows], headers.sequence[rows], headers.timestamp[rows], arrived[rows], is_key
         )
 
     def _hear_reports(self, headers: Headers, owner: npt.NDArray[np.intp], arrived: npt.NDArray[np.int64]) -> None:

@@ -79,29 +79,45 @@ class Protection:
     def open(self, owner: npt.NDArray[np.intp], arena: npt.NDArray[np.uint8], lengths: npt.NDArray[np.int32]) -> int:
         """Open what came for encrypted rows: datagram i of the batch, ``lengths[i]`` bytes of ``arena[i]``, came to ``owner[i]``.
 
-        Both are changed in place. Returns how many were refused; their length is 0.
+        Arena (contiguous) and lengths are changed in place. Returns how many were refused; their length is 0.
         """
         if not self._rows:
             return 0
+        indices = np.flatnonzero(self._secure[owner])
+        if not indices.size:
+            return 0
+        rows, view, width = self._rows, arena.data.cast("B"), arena.shape[1]
+        opened = []
         refused = 0
-        for index in np.flatnonzero(self._secure[owner]).tolist():
-            plain = self._rows[int(owner[index])].open(arena[index, : lengths[index]].tobytes())
+        columns = (indices.tolist(), owner[indices].tolist(), lengths[indices].tolist())
+        for index, row, length in zip(*columns, strict=True):
+            start = index * width
+            plain = rows[row].open(bytes(view[start : start + length]))
             if plain is None:
                 refused += 1
-                lengths[index] = 0
+                opened.append(0)
             else:
-                arena[index, : len(plain)] = np.frombuffer(plain, dtype=np.uint8)
-                lengths[index] = len(plain)
+                view[start : start + len(plain)] = plain
+                opened.append(len(plain))
+        lengths[indices] = opened
         return refused
 
     def protect(self, rows: npt.NDArray[np.intp], arena: npt.NDArray[np.uint8], lengths: npt.NDArray[np.int32]) -> None:
         """Protect what encrypted rows are about to send: packet i is ``lengths[i]`` bytes of ``arena[i]``; changed in place."""
         if not self._rows:
             return
-        for index in np.flatnonzero(self._secure[rows]).tolist():
-            sealed = self._rows[int(rows[index])].sender.protect(arena[index, : lengths[index]].tobytes())
-            arena[index, : len(sealed)] = np.frombuffer(sealed, dtype=np.uint8)
-            lengths[index] = len(sealed)
+        indices = np.flatnonzero(self._secure[rows])
+        if not indices.size:
+            return
+        view, width = arena.data.cast("B"), arena.shape[1]
+        lengthened = []
+        columns = (indices.tolist(), rows[indices].tolist(), lengths[indices].tolist())
+        for index, row, length in zip(*columns, strict=True):
+            start = index * width
+            sealed = self._rows[row].sender.protect(bytes(view[start : start + length]))
+            view[start : start + len(sealed)] = sealed
+            lengthened.append(len(sealed))
+        lengths[indices] = lengthened
 
     def open_report(self, row: int, datagram: bytes) -> bytes | None:
         """Return the RTCP in a datagram that came to ``row`` on a port of its own; None when it is refused."""

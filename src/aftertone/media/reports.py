@@ -3,11 +3,11 @@
 Owns: when a report is due, what is in it, the sockets that are for reports alone, and what the peers said. Refuses to know: whose
 packets are to be believed (the plane's latch says so) and how a report is written (``rtp.rtcp``).
 
-Theory of operation: the facts are columns, as in the table; a tick finds the rows that are due with one comparison. A call
-reports every five seconds, so at a thousand calls four reports are written in a tick, one by one. At most ``MOST_PER_TICK`` of them:
-the rest is a tick late. A call whose peer muxes has its reports on the socket of its sound and costs nothing more; another one
+Theory of operation: the facts are columns, as in the table. Every ``TURN_TICKS`` ticks the rows that are due are found with one comparison
+and their reports written as rows of bytes, ``MOST_PER_TURN`` of them at most: the rest comes with the next turn. A call whose peer muxes has its reports on the socket of its sound and costs nothing more; another one
 gets a second socket on the next port, as long as there are descriptors for it. Those sockets are asked only when the kernel says that
-something waits, which at one datagram in five seconds is hardly ever (decision 0022).
+something waits, which at one datagram in five seconds is hardly ever (decision 0022), and the kernel is asked once a turn: it
+notes when a datagram came.
 
 The time in our reports counts from the beginning of the call and not from 1900: only its differences mean something, a wall clock
 may step, and nobody needs to know ours.
@@ -32,11 +32,15 @@ import numpy.typing as npt
 
 from aftertone.media.sockets import NAME_BYTES, Sender, bind_exactly, make_receiver, pack_address, source_address
 from aftertone.media.table import Stream, Table, clock_rate_hz
+from aftertone.model import CLOCK_RATE_HZ
 from aftertone.rtp import rtcp
+from aftertone.rtp.compounds import CNAME_BYTES, LONGEST_BYTES, Figures, write_compounds
 from aftertone.rtp.reception import Reception
 
-MOST_PER_TICK: Final = 32
-"""Reports in one tick: 8,000 calls with one in five seconds each."""
+TURN_TICKS: Final = 10
+"""Reports are looked after every 200 ms: they are due at random moments anyway, and many at once cost less than one by one."""
+MOST_PER_TURN: Final = 400
+"""Reports in one turn: 8,000 calls with one in four seconds each."""
 MOST_READ: Final = 2
 """Datagrams of one call that are read at a visit. A peer sends one in seconds; the latest says what the others said."""
 MOST_WAITING: Final = 8
@@ -44,6 +48,8 @@ SOCKETS_AT_ONCE: Final = 32
 LONGEST_TRIP_NS: Final = 30_000_000_000
 """A round trip that took longer is somebody's wrong arithmetic."""
 _UNKNOWN: Final = -1
+
+Rows = npt.NDArray[np.intp]
 _EPOCH_NS: Final = 1_000_000_000
 """Our time at the beginning of a call: not 0, which would mean that no report came."""
 
@@ -80,8 +86,10 @@ class Reports:
         self._sockets: dict[int, socket.socket] = {}
         self._selector: selectors.BaseSelector | None = None
         self._receiver = make_receiver(SOCKETS_AT_ONCE * MOST_WAITING)
-        self._sender = Sender(MOST_PER_TICK)
-        self._cnames: list[str] = [""] * capacity
+        self._sender = Sender(min(capacity, MOST_PER_TURN))
+        self._turn = 0
+        self._known = np.zeros(capacity, np.bool_)
+        self._cname = np.zeros((capacity, CNAME_BYTES), np.uint8)
         self._signalled: list[tuple[str, int] | None] = [None] * capacity
         self._fresh: list[int] = []
         self._muxed = np.zeros(capacity, np.bool_)
@@ -114,8 +122,9 @@ class Reports:
     def agree(self, row: int, stream: Stream) -> bool:
         """Begin to report, or go on as agreed anew. True when the peer named another place for its reports than before."""
         self._muxed[row] = stream.rtcp_mux
-        if not self._cnames[row]:
+        if not self._known[row]:
             self._begin(row)
+        self.reception.ticks_per_ns[row] = CLOCK_RATE_HZ[stream.codec] / 1e9
         if not stream.rtcp_mux:
             self._open(row)
         if stream.remote_rtcp == self._signalled[row]:
@@ -135,16 +144,16 @@ class Reports:
 
     def end(self, row: int) -> None:
         """Say goodbye if anything was said before (RFC 3550 section 6.3.7), and forget the row."""
-        if not self._cnames[row]:
+        if not self._known[row]:
             return
         if self._has_sent[row] or self._table.sent_packets[row]:
-            self._send([row], [rtcp.goodbye(int(self._table.ssrc[row]), self._cnames[row], self._blocks(row))])
+            self._report(np.array([row]), is_last=True)
         sock = self._sockets.pop(row, None)
         if sock is not None:
             if self._selector is not None:
                 self._selector.unregister(sock)
             sock.close()
-        self._cnames[row] = ""
+        self._known[row] = False
         self._due_ns[row] = np.iinfo(np.int64).max
 
     def quality(self, row: int) -> LineQuality:
@@ -160,22 +169,23 @@ class Reports:
         )
 
     def tick(self, now_ns: int) -> None:
-        """Send what is due."""
+        """Send what is due, when it is time to look."""
         self._now_ns = now_ns
+        if self._turn:
+            return
         for row in self._fresh:
             self._began_ns[row] = now_ns - _EPOCH_NS
             self._due_ns[row] = now_ns + self._pause_ns(is_first=True)
         self._fresh.clear()
-        due = np.flatnonzero(self._due_ns <= now_ns)[:MOST_PER_TICK].tolist()
-        if not due:
-            return
-        self._send(due, [self._compound(row) for row in due])
-        for row in due:
-            self._due_ns[row] = now_ns + self._pause_ns(is_first=False)
+        due = np.flatnonzero(self._due_ns <= now_ns)[: len(self._sender.lengths)]
+        if due.size:
+            self._report(due)
+            self._due_ns[due] = [now_ns + self._pause_ns(is_first=False) for _ in range(len(due))]
 
     def waiting(self) -> list[int]:
-        """Return the rows whose own sockets have something to read."""
-        if self._selector is None or not self._sockets:
+        """Return the rows whose own sockets have something to read, when it is time to look. Call it once a tick, first."""
+        self._turn = (self._turn + 1) % TURN_TICKS
+        if self._turn or self._selector is None or not self._sockets:
             return []
         return [key.data for key, _ in self._selector.select(0)[:SOCKETS_AT_ONCE]]
 
@@ -253,7 +263,8 @@ class Reports:
 
     def _begin(self, row: int) -> None:
         # RFC 7022 section 4.2: 96 random bits, new for each call, so that no two calls can be told to be ours.
-        self._cnames[row] = base64.b64encode(self._entropy(12)).decode()
+        self._cname[row] = np.frombuffer(base64.b64encode(self._entropy(12)), np.uint8)
+        self._known[row] = True
         self._signalled[row] = None
         self.reception.open(row)
         for column in (self._told_packets, self._has_sent, self._name_length, self._last_report, self._last_report_ns):
@@ -288,40 +299,53 @@ class Reports:
         passed_ns = max(0, at_ns - int(self._began_ns[row]))
         return (passed_ns // 1_000_000_000 << 32) + ((passed_ns % 1_000_000_000 << 32) // 1_000_000_000)
 
-    def _compound(self, row: int) -> bytes:
+    def _report(self, rows: Rows, *, is_last: bool = False) -> None:
+        """Send the reports of ``rows``, with our farewell if they are the last."""
         table = self._table
-        packets, ssrc = int(table.sent_packets[row]), int(table.ssrc[row])
-        blocks, cname = self._blocks(row), self._cnames[row]
-        if packets == self._told_packets[row]:
-            return rtcp.receiver_report(ssrc, cname, blocks)
-        self._told_packets[row] = packets
-        rate_hz = clock_rate_hz(int(table.codec[row]))
-        since_ns = self._now_ns - int(table.sent_ns[row])
-        timestamp = int(table.timestamp[row]) + since_ns * rate_hz // 1_000_000_000
-        report = rtcp.SenderReport(
-            ssrc, self._ntp(row, self._now_ns), timestamp & 0xFFFFFFFF, packets, int(table.sent_octets[row])
+        packets = table.sent_packets[rows]
+        rate_hz = self.reception.ticks_per_ns[rows] * 1e9
+        since_ns = self._now_ns - table.sent_ns[rows]
+        passed_ns = np.maximum(self._now_ns - self._began_ns[rows], 0)
+        seconds, rest_ns = passed_ns // 1_000_000_000, passed_ns % 1_000_000_000
+        last = self._last_report[rows].astype(np.int64)
+        delay = np.maximum(self._now_ns - self._last_report_ns[rows], 0) * 1e-9 * 65_536
+        figures = Figures(
+            ssrc=table.ssrc[rows].astype(np.int64),
+            cname=self._cname[rows],
+            sends=packets != self._told_packets[rows],
+            ntp=(seconds << 32 | (rest_ns << 32) // 1_000_000_000).astype(np.uint64),
+            timestamp=table.timestamp[rows].astype(np.int64) + (since_ns * 1e-9 * rate_hz).astype(np.int64),
+            packets=packets,
+            octets=table.sent_octets[rows],
+            hears=self.reception.begun[rows],
+            blocks=self.reception.blocks(rows),
+            last_report=last,
+            delay=np.where(last == 0, 0, np.minimum(delay, 0xFFFFFFFF)).astype(np.int64),
         )
-        return rtcp.sender_report(report, cname, blocks)
+        self._told_packets[rows] = packets
+        self._send(rows, *write_compounds(figures), is_last=is_last)
 
-    def _blocks(self, row: int) -> list[rtcp.ReportBlock]:
-        last, delay = int(self._last_report[row]), 0
-        if last:
-            delay = max(0, self._now_ns - int(self._last_report_ns[row])) * 65_536 // 1_000_000_000
-        block = self.reception.block(row, last, min(delay, 0xFFFFFFFF))
-        return [] if block is None else [block]
-
-    def _send(self, rows: list[int], compounds: list[bytes]) -> None:
-        sender = self._sender
-        for index, (row, plain) in enumerate(zip(rows, compounds, strict=True)):
-            data = self._table.protection.protect_report(row, plain)
-            sender.arena[index, : len(data)] = np.frombuffer(data, np.uint8)
-            sender.lengths[index] = len(data)
-            sender.names[index] = self._name[row]
-            sender.name_lengths[index] = self._name_length[row]
-        sender.ready(len(rows))
-        for index, row in enumerate(rows):
+    def _send(
+        self, rows: Rows, compounds: npt.NDArray[np.uint8], lengths: npt.NDArray[np.int32], *, is_last: bool
+    ) -> None:
+        sender, protection, count = self._sender, self._table.protection, len(rows)
+        sender.arena[:count, :LONGEST_BYTES] = compounds
+        sender.lengths[:count] = lengths
+        if is_last or protection.live:
+            for index, row in enumerate(rows.tolist()):
+                data = compounds[index, : lengths[index]].tobytes()
+                if is_last:
+                    data += rtcp.farewell(int(self._table.ssrc[row]))
+                data = protection.protect_report(row, data)
+                sender.arena[index, : len(data)] = np.frombuffer(data, np.uint8)
+                sender.lengths[index] = len(data)
+        sender.names[:count] = self._name[rows]
+        sender.name_lengths[:count] = self._name_length[rows]
+        sender.ready(count)
+        is_reachable = self._name_length[rows] > 0
+        for index, row in enumerate(rows.tolist()):
             sock = self._table.sockets[row] if self._muxed[row] else self._sockets.get(row)
-            if sock is not None and self._name_length[row]:
+            if sock is not None and is_reachable[index]:
                 self.sent += sender.send(sock, index, 1)
                 self._has_sent[row] = True
 

@@ -26,7 +26,8 @@ class ConnectionLimits:
     """What peers may occupy with connections."""
 
     max_connections: int = 1000
-    """Each costs a file descriptor and up to half a megabyte; beyond it a new one is closed at once."""
+    """Each costs a file descriptor and up to half a megabyte; beyond it a new one is closed at once. As many more may be
+    opened by ourselves."""
     max_from_one: int = 64
     """From one IPv4 address, or one IPv6 network of 64 bits; a PBX with a connection for each call has room, a flood not."""
     idle_s: float = 120.0

@@ -297,9 +297,9 @@ class SipEndpoint:
         self.agent.flow_lost(flow, self._clock_ns())
         self._flush_soon()
 
-    def stream_failed(self, flow: Flow) -> None:
+    def stream_failed(self, flow: Flow, why: str) -> None:
         """Hear that a connection could not be opened."""
-        self.agent.transport_failed(flow, self._clock_ns())
+        self.agent.transport_failed(flow, self._clock_ns(), why)
         self._flush_soon()
 
     def in_use(self, flow: Flow) -> bool:
@@ -411,7 +411,7 @@ class SipEndpoint:
         if port is None or port.transport is None or not is_literal(flow.remote[0]):
             self.stats["unsendable"] += 1
             if data != PING:
-                self.stream_failed(flow)
+                self.stream_failed(flow, "we do not listen on addresses of that kind")
         elif port.full:
             self.stats["dropped_unsent"] += 1
         else:

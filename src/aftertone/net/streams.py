@@ -46,7 +46,7 @@ class StreamsOwner(Protocol):
     def stream_gone(self, flow: Flow) -> None:
         """Hear that a connection is closed."""
 
-    def stream_failed(self, flow: Flow) -> None:
+    def stream_failed(self, flow: Flow, why: str) -> None:
         """Hear that a connection could not be opened."""
 
     def local_towards(self, remote: Address, transport: Transport) -> Address:
@@ -98,9 +98,10 @@ class Streams:
             return
         queue = self._connecting.get(flow)
         if queue is None:
-            if self._closing or len(self._connecting) >= MAX_CONNECTING or not is_literal(flow.remote[0]):
+            crowded = len(self._connecting) >= MAX_CONNECTING or len(self._ours) >= self._limits.max_connections
+            if self._closing or crowded or not is_literal(flow.remote[0]):
                 self._stats["unsendable"] += 1
-                self._owner.stream_failed(flow)
+                self._owner.stream_failed(flow, "too many connections" if crowded else "no connection can be opened")
                 return
             queue = self._connecting[flow] = []
             self._start(self._connect(flow))
@@ -240,44 +241,54 @@ class Streams:
             connection.connection_made(secure)
 
     async def _connect(self, flow: Flow) -> None:
-        """Open a connection for what waits; when that fails, tell the owner."""
-        loop = asyncio.get_running_loop()
+        """Open a connection for what waits; when that fails, tell the owner why."""
         connection = Connection(self, self._limits, flow)
-        host = self._owner.bound_host(flow)
-        secure = flow.transport == "TLS"
-        opened = False
+        where, why = f"{flow.remote[0]} port {flow.remote[1]}", ""
         try:
-            if secure and self.tls is None:
-                raise ConnectionError("there is no TLS here")
             async with asyncio.timeout(CONNECT_S):
-                transport, _ = await loop.create_connection(
-                    lambda: connection,
-                    flow.remote[0],
-                    flow.remote[1],
-                    local_addr=None if host is None else (host, 0),
-                    ssl=self.tls.client if secure and self.tls is not None else None,
-                    server_hostname=(flow.hostname or flow.remote[0].partition("%")[0]) if secure else None,
-                    ssl_shutdown_timeout=SHUTDOWN_S if secure else None,
-                )
-            opened = self._by_flow.get(flow) is connection
-            if opened:
-                # A peer that lost its power says nothing: the kernel then tells us, instead of trying for a quarter of an hour.
-                taken: socket.socket = transport.get_extra_info("socket")
-                taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_MS)
-        except ssl.SSLError:
+                await self._open(connection, flow)
+        except ssl.SSLCertVerificationError as error:
             self._stats["tls_handshake_errors"] += 1
-        except OSError:
+            why = f"the certificate of {where} is not trusted: {error.verify_message}"
+        except ssl.SSLError as error:
+            self._stats["tls_handshake_errors"] += 1
+            why = f"no TLS with {where}: {error.reason or error}"
+        except TimeoutError:
             self._stats["connect_errors"] += 1
+            why = f"{where} did not answer in {CONNECT_S:.0f} s"
+        except OSError as error:
+            self._stats["connect_errors"] += 1
+            why = f"no connection to {where}: {error.strerror or error}"
         finally:
             queue = self._connecting.pop(flow, [])
+        if not why and self._by_flow.get(flow) is not connection:
+            why = f"the certificate of {where} does not stand for {_host_of(flow)}"
         for data in queue:
             connection.send(data)
-        if not opened and not self._closing:
-            self._owner.stream_failed(flow)
+        if why and not self._closing:
+            self._owner.stream_failed(flow, why)
+
+    async def _open(self, connection: Connection, flow: Flow) -> None:
+        secure = flow.transport == "TLS"
+        if secure and self.tls is None:
+            raise ConnectionError("there is no TLS here")
+        host = self._owner.bound_host(flow)
+        transport, _ = await asyncio.get_running_loop().create_connection(
+            lambda: connection,
+            flow.remote[0],
+            flow.remote[1],
+            local_addr=None if host is None else (host, 0),
+            ssl=self.tls.client if secure and self.tls is not None else None,
+            server_hostname=_host_of(flow).partition("%")[0] if secure else None,
+            ssl_shutdown_timeout=SHUTDOWN_S if secure else None,
+        )
+        # A peer that lost its power says nothing: the kernel then tells us, instead of trying for a quarter of an hour.
+        taken: socket.socket | None = transport.get_extra_info("socket")
+        if taken is not None and not transport.is_closing():
+            taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_MS)
 
     def _is_genuine(self, transport: asyncio.Transport, flow: Flow) -> bool:
-        host = flow.hostname or flow.remote[0]
-        return self.tls is not None and self.tls.accepts(transport.get_extra_info("peercert"), host)
+        return self.tls is not None and self.tls.accepts(transport.get_extra_info("peercert"), _host_of(flow))
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -303,6 +314,11 @@ class _Door(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Give the place back, when the handshake has not begun."""
         self._streams.give_place(self)
+
+
+def _host_of(flow: Flow) -> str:
+    """Return what the certificate of the peer must stand for."""
+    return flow.hostname or flow.remote[0]
 
 
 def source_of(host: str) -> str:

@@ -112,7 +112,7 @@ def client_context(authorities: Path | None, *, verify: bool) -> ssl.SSLContext:
             context.load_verify_locations(authorities)
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(
-                f"sip.tls_authorities = {authorities} holds no certificates that can be read: {error}"
+                f"{authorities} (`sip.tls_authorities`) holds no certificates that can be read: {error}"
             ) from None
     return context
 

@@ -166,7 +166,9 @@ class Accounts:
         """Return counts over all accounts; each account's own state is in its standing."""
         return {
             "accounts": len(self._all),
-            "accounts_registered": sum(one.registration.state is State.REGISTERED for one in self._lines.values()),
+            "accounts_registered": sum(
+                one.registration.state_at(time.monotonic_ns()) is State.REGISTERED for one in self._lines.values()
+            ),
             "registrations_asked_total": sum(one.attempts for one in self._lines.values()),
             "registrations_failed_total": sum(one.failures for one in self._lines.values()),
         }
@@ -183,7 +185,7 @@ class Accounts:
         return {
             **told,
             "address": one.who.address,
-            "state": registration.state.value,
+            "state": registration.state_at(now_ns).value,
             "reason": registration.reason,
             "server": "" if one.target is None else shown_target(one.target),
             "since_s": round((now_ns - registration.since_ns) / 1e9),

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, cast
 
 import numpy as np
@@ -23,10 +23,12 @@ from aftertone.audio.clips import Clip, encode_clip
 from aftertone.audio.codec import Decoder
 from aftertone.audio.prompts import BEEP_HZ
 from aftertone.audio.samples import Samples
-from aftertone.errors import AftertoneError, EnvironmentFault, UsageError
+from aftertone.errors import AftertoneError, UsageError
 from aftertone.model import SAMPLE_RATE_HZ, Codec
 from aftertone.net.addresses import local_host_towards
 from aftertone.net.endpoint import SipEndpoint
+from aftertone.net.resolver import Resolver, Target
+from aftertone.net.tls import Tls
 from aftertone.rtp.packet import serialize
 from aftertone.rtp.srtp import SrtpReceiver, SrtpSender
 from aftertone.sdp import negotiation
@@ -34,7 +36,8 @@ from aftertone.sdp.crypto import Policy, Secrecy
 from aftertone.sdp.negotiation import MediaPlan
 from aftertone.sip import events as sip
 from aftertone.sip.digest_client import DigestClient
-from aftertone.sip.flow import Address, Transport, bracketed
+from aftertone.sip.faults import ParseError
+from aftertone.sip.flow import bracketed
 from aftertone.sip.settings import AgentSettings
 from aftertone.sip.uri import parse_uri
 
@@ -66,6 +69,10 @@ class Wish:
     """Whether to offer keys: not at all, for who takes them (RFC 8643), or in a profile that needs them."""
     login: DigestClient | None = None
     """Who we are, for a machine or a proxy that asks."""
+    authorities: Path | None = None
+    """Certificates that are trusted besides the system's, over TLS."""
+    verify: bool = True
+    """Whether a server must prove its name over TLS."""
 
 
 @dataclass(slots=True)
@@ -177,13 +184,16 @@ class TestCaller:
 
     async def run(self) -> Outcome:
         """Call, speak, hang up. Raises UsageError for a URI that cannot be called, EnvironmentFault without a network."""
-        target, transport = await resolve(self._wish.uri)
-        local_host = local_host_towards(target)
+        target = await resolve(self._wish.uri)
+        local_host = local_host_towards(target.address)
         self._endpoint = endpoint = SipEndpoint(
             AgentSettings(user_agent="Aftertone test caller", user="caller"),
             self._on_event,
             hosts=(local_host,),
             port=0,
+            tls=Tls(authorities=self._wish.authorities, verify=self._wish.verify)
+            if target.transport == "TLS"
+            else None,
         )
         await endpoint.start()
         loop = asyncio.get_running_loop()
@@ -207,7 +217,7 @@ class TestCaller:
                 display_name=self._wish.display_name,
                 body=self._offer,
                 content_type="application/sdp",
-                flow=endpoint.flow_to(target, transport),
+                flow=endpoint.flow_for(target),
                 headers=self._wish.headers,
                 login=self._wish.login,
             )
@@ -354,23 +364,18 @@ class TestCaller:
         self._report(text)
 
 
-async def resolve(uri: str) -> tuple[Address, Transport]:
-    """Return address and transport for a SIP URI. Raises UsageError for a malformed one, EnvironmentFault for no address."""
-    text = uri if uri.lower().startswith(("sip:", "sips:")) else f"sip:{uri}"
+async def resolve(uri: str) -> Target:
+    """Return where a SIP URI leads first. Raises UsageError for a malformed one, EnvironmentFault for no address."""
     try:
-        parsed = parse_uri(text)
-    except Exception as error:
+        parsed = parse_uri(_full(uri))
+        if parsed.port == 0:
+            raise ParseError("port 0")
+        return (await Resolver().resolve(parsed))[0]
+    except (ParseError, UsageError) as error:
         raise UsageError(
             f"{uri!r} is no SIP address: {error}; write sip:mailbox@host or sip:mailbox@host:port"
         ) from None
-    transport: Transport = "TCP" if ";transport=tcp" in text.lower() else "UDP"
-    host = parsed.host.strip("[]")
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, parsed.port or 5060, type=socket.SOCK_DGRAM)
-    except socket.gaierror as error:
-        raise EnvironmentFault(f"cannot find {host}: {error.strerror}") from None
-    except UnicodeError:
-        raise UsageError(
-            f"{host!r} cannot be the name of a host; write sip:mailbox@host or sip:mailbox@host:port"
-        ) from None
-    return (str(found[0][4][0]), int(found[0][4][1])), transport
+
+
+def _full(uri: str) -> str:
+    return uri if uri.lower().startswith(("sip:", "sips:")) else f"sip:{uri}"

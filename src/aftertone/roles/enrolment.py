@@ -310,4 +310,5 @@ def shown_target(target: Target) -> str:
 def _no_answer(target: Target, event: RequestFailed) -> str:
     if event.status == 408:
         return f"no answer from {shown_target(target)}: check the network, the registrar's name and the firewall"
-    return f"no connection to {shown_target(target)}: check the network, the registrar's name and the transport"
+    todo = "check the network, the registrar's name and the transport"
+    return f"no connection to {shown_target(target)}: {todo} ({event.reason})"

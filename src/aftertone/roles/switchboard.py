@@ -73,7 +73,7 @@ class Ringing:
     timer: asyncio.TimerHandle | None = None
     media: Media | None = None
     """What was described before the answer."""
-    said: bytes = b""
+    said: bytes = field(default=b"", repr=False)
     """Our description, when the 200 has to say it again."""
     greeted: bool = False
 
@@ -86,7 +86,7 @@ class Media:
     port: int
     session_id: int
     version: int = 0
-    offer: bytes = b""
+    offer: bytes = field(default=b"", repr=False)
     plan: MediaPlan | None = None
     srtp: Policy | None = None
     """Policy of the account or trunk that the call came by; None leaves it to the settings."""

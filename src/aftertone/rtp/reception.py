@@ -20,8 +20,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from aftertone.rtp.rtcp import ReportBlock
-
 MAX_DROPOUT: Final = 3000
 """How far a number may be ahead: a minute of 20 ms packets (RFC 3550 appendix A.1)."""
 MAX_MISORDER: Final = 100
@@ -43,12 +41,17 @@ class Reception:
         """Packets since the stream began, doubled ones included."""
         self.jitter = np.zeros(calls, np.float64)
         """In ticks of the clock rate."""
+        self.ticks_per_ns = np.zeros(calls, np.float64)
+        """The clock rate of each call; written by the owner of this object."""
         self._base = np.zeros(calls, np.int64)
         self._highest = np.zeros(calls, np.int64)
+        self._low = np.zeros(calls, np.uint16)
+        """The low bits of ``_highest``, to be compared with numbers as they come."""
         self._strange = np.full(calls, _NOWHERE, np.int64)
         """The number after one that was too far away: if it comes, the numbering has moved there."""
-        self._transit = np.zeros(calls, np.uint32)
-        self._timed = np.zeros(calls, np.bool_)
+        self._ticks = np.zeros(calls, np.uint32)
+        self._arrived_ns = np.zeros(calls, np.int64)
+        """Timestamp and arrival of the latest packet; 0 before the first."""
         self._expected_before = np.zeros(calls, np.int64)
         self._received_before = np.zeros(calls, np.int64)
 
@@ -62,64 +65,67 @@ class Reception:
         ssrc: npt.NDArray[np.uint32],
         sequence: npt.NDArray[np.uint16],
         ticks: npt.NDArray[np.uint32],
-        arrived_ticks: npt.NDArray[np.int64],
-        timed: npt.NDArray[np.bool_],
+        arrived_ns: npt.NDArray[np.int64],
+        untimed: npt.NDArray[np.bool_] | None = None,
     ) -> None:
-        """Take a batch, in order of arrival and grouped by call.
+        """Take a batch, in order of arrival and grouped by call; ``ticks`` are the timestamps.
 
-        ``ticks`` are the timestamps, ``arrived_ticks`` the arrivals by the same clock, from any origin. Packets that are not
-        ``timed`` (keys share one timestamp) say nothing about jitter.
+        Packets that are ``untimed`` (keys share one timestamp) say nothing about jitter.
         """
         if not len(call):
             return
-        others = ~self.begun[call] | (ssrc != self.ssrc[call])
-        if others.any():
-            self._meet(call, ssrc, sequence, others)
-            kept = ssrc == self.ssrc[call]
-            if not kept.all():
-                call, sequence, timed = call[kept], sequence[kept], timed[kept]
-                ticks, arrived_ticks = ticks[kept], arrived_ticks[kept]
-        step = self._steps(call, sequence)
-        far = (step > MAX_DROPOUT) | (step < -MAX_MISORDER)
-        if far.any():
-            strays = np.flatnonzero(far)[self._move(call[far], sequence[far])]
-            step = self._steps(call, sequence)
-            near = (step <= MAX_DROPOUT) & (step >= -MAX_MISORDER)
-            near[strays] = False
-            call, step, timed = call[near], step[near], timed[near]
-            ticks, arrived_ticks = ticks[near], arrived_ticks[near]
+        first = _groups(call)
+        others = ssrc != self.ssrc[call]
+        step = (sequence - self._low[call]).view(np.int16)
+        if others.any() or not self.begun[call[first]].all() or _far(step).any():
+            kept = self._follow(call, ssrc, sequence, others | ~self.begun[call])
+            call, sequence, ticks, arrived_ns = call[kept], sequence[kept], ticks[kept], arrived_ns[kept]
+            untimed = None if untimed is None else untimed[kept]
             if not len(call):
                 return
-        first = _groups(call)
+            first = _groups(call)
+            step = (sequence - self._low[call]).view(np.int16)
         rows = call[first]
-        furthest = np.maximum.reduceat(step, first)
-        self._highest[rows] += np.maximum(furthest, 0)
+        self._highest[rows] += np.maximum(np.maximum.reduceat(step, first), 0)
+        self._low[rows] = self._highest[rows].astype(np.uint16)
         self.received[rows] += np.diff(first, append=len(call))
-        if not timed.all():
-            call, ticks, arrived_ticks = call[timed], ticks[timed], arrived_ticks[timed]
-        self._time(call, (arrived_ticks - ticks).astype(np.uint32))
+        if untimed is not None and untimed.any():
+            call, ticks, arrived_ns = call[~untimed], ticks[~untimed], arrived_ns[~untimed]
+            first = _groups(call) if len(call) else first[:0]
+        if len(call):
+            self._time(call, first, ticks, arrived_ns)
 
-    def block(self, call: int, last_report: int, delay: int) -> ReportBlock | None:
-        """Return the report on a call's stream since the one before, None when nothing came yet."""
-        if not self.begun[call]:
-            return None
-        expected, received = int(self._highest[call] - self._base[call]) + 1, int(self.received[call])
-        lately = expected - int(self._expected_before[call])
-        lost_lately = lately - (received - int(self._received_before[call]))
-        self._expected_before[call], self._received_before[call] = expected, received
-        return ReportBlock(
-            ssrc=int(self.ssrc[call]),
-            fraction_lost=min(255, lost_lately * 256 // lately) if lately > 0 and lost_lately > 0 else 0,
-            packets_lost=expected - received,
-            highest_sequence=int(self._highest[call]) & 0xFFFFFFFF,
-            jitter=min(int(self.jitter[call]), 0xFFFFFFFF),
-            last_report=last_report,
-            delay=delay,
-        )
+    def blocks(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """Return what is reported of the streams of ``rows`` since the reports before: int64[n, 5].
 
-    def _steps(self, call: Rows, sequence: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
-        """Return how far each number is from the highest of its call, the shorter way round."""
-        return (sequence - self._highest[call].astype(np.uint16)).view(np.int16).astype(np.int64)
+        The columns are those of a `ReportBlock` up to its jitter. Rows where nothing has come yet mean nothing.
+        """
+        expected, received = self._highest[rows] - self._base[rows] + 1, self.received[rows]
+        lately = expected - self._expected_before[rows]
+        lost_lately = lately - (received - self._received_before[rows])
+        self._expected_before[rows], self._received_before[rows] = expected, received
+        fraction = np.clip(lost_lately * 256 // np.maximum(lately, 1), 0, 255)
+        jitter = np.minimum(self.jitter[rows], 0xFFFFFFFF).astype(np.int64)
+        columns = (self.ssrc[rows], fraction, expected - received, self._highest[rows] & 0xFFFFFFFF, jitter)
+        return np.stack([column.astype(np.int64) for column in columns], axis=1)
+
+    def _follow(
+        self,
+        call: Rows,
+        ssrc: npt.NDArray[np.uint32],
+        sequence: npt.NDArray[np.uint16],
+        others: npt.NDArray[np.bool_],
+    ) -> npt.NDArray[np.intp]:
+        """Follow sources and numberings that changed. Returns which packets belong to what is followed now."""
+        if others.any():
+            self._meet(call, ssrc, sequence, others)
+        kept = np.flatnonzero(ssrc == self.ssrc[call])
+        far = kept[_far((sequence[kept] - self._low[call[kept]]).view(np.int16))]
+        strays = far[self._move(call[far], sequence[far])]
+        is_kept = np.zeros(len(call), np.bool_)
+        is_kept[kept] = ~_far((sequence[kept] - self._low[call[kept]]).view(np.int16))
+        is_kept[strays] = False
+        return np.flatnonzero(is_kept)
 
     def _meet(
         self, call: Rows, ssrc: npt.NDArray[np.uint32], sequence: npt.NDArray[np.uint16], others: npt.NDArray[np.bool_]
@@ -149,32 +155,39 @@ class Reception:
 
     def _restart(self, row: int, sequence: int) -> None:
         self.begun[row] = True
-        self._base[row] = self._highest[row] = sequence
+        self._base[row] = self._highest[row] = self._low[row] = sequence
         self.received[row] = self._expected_before[row] = self._received_before[row] = 0
         self._strange[row] = _NOWHERE
         self.jitter[row] = 0
-        self._timed[row] = False
+        self._arrived_ns[row] = 0
 
-    def _time(self, call: Rows, transit: npt.NDArray[np.uint32]) -> None:
-        """Take the transit times of a batch into the jitter."""
-        if not len(call):
-            return
-        first = _groups(call)
+    def _time(self, call: Rows, first: Rows, ticks: npt.NDArray[np.uint32], arrived_ns: npt.NDArray[np.int64]) -> None:
+        """Take the pace of a batch into the jitter."""
         rows = call[first]
-        before = np.empty_like(transit)
-        before[1:] = transit[:-1]
-        before[first] = np.where(self._timed[rows], self._transit[rows], transit[first])
-        deviation = np.abs((transit - before).view(np.int32).astype(np.float64))
         sizes = np.diff(first, append=len(call))
         last = first + sizes - 1
+        moved = np.empty(len(call), np.int32)
+        waited_ns = np.empty(len(call), np.int64)
+        moved[1:] = (ticks[1:] - ticks[:-1]).view(np.int32)
+        waited_ns[1:] = arrived_ns[1:] - arrived_ns[:-1]
+        moved[first] = (ticks[first] - self._ticks[rows]).view(np.int32)
+        waited_ns[first] = arrived_ns[first] - self._arrived_ns[rows]
+        deviation = np.abs(waited_ns * self.ticks_per_ns[call] - moved)
+        is_new = self._arrived_ns[rows] == 0
+        if is_new.any():
+            deviation[first[is_new]] = 0
         followed_by = np.repeat(last, sizes) - np.arange(len(call))
         most = len(_KEEPS) - 1
-        added = np.add.reduceat(deviation * _KEEPS[np.minimum(followed_by, most)], first) / 16
+        added = np.add.reduceat(deviation * _KEEPS.take(followed_by, mode="clip"), first) / 16
         self.jitter[rows] = self.jitter[rows] * _KEEPS[np.minimum(sizes, most)] + added
-        self._transit[rows] = transit[last]
-        self._timed[rows] = True
+        self._ticks[rows], self._arrived_ns[rows] = ticks[last], arrived_ns[last]
 
 
 def _groups(call: Rows) -> Rows:
     """Return where each call's run begins."""
     return np.flatnonzero(np.concatenate(([True], call[1:] != call[:-1])))
+
+
+def _far(step: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:
+    """Return which steps lead out of the numbering: one comparison, since what is too far back wraps to the far end."""
+    return (step + np.int16(MAX_MISORDER)).view(np.uint16) > MAX_MISORDER + MAX_DROPOUT

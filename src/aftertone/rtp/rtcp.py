@@ -1,7 +1,7 @@
 """Reports about streams and the farewell to them.
 
-Owns: the RTCP packets that we send (sender or receiver report, CNAME, BYE), the pause between them, and the parts of a peer's
-that say something about our call. Refuses to know: clocks, and the statistics behind a report.
+Owns: the RTCP packets of one call (receiver report, CNAME, BYE), the pause between them, and the parts of a peer's that say
+something about our call. Refuses to know: clocks, the statistics behind a report, and many calls at once (``compounds``).
 
 Theory of operation: what we send is a compound of the least that the standard allows, beginning with a report and naming us. The
 pause is that for the least of bandwidths: a call has two members, whose reports at 5 s take a hundredth of its sound. What arrives is read as far as it makes sense: packets follow one another by their length field, reading stops
@@ -86,17 +86,6 @@ def receiver_report(ssrc: int, cname: str, blocks: Sequence[ReportBlock] = ()) -
     return _packet(RECEIVER_REPORT, len(blocks), _WORD.pack(ssrc) + body) + _description(ssrc, cname)
 
 
-def sender_report(report: SenderReport, cname: str, blocks: Sequence[ReportBlock] = ()) -> bytes:
-    """Return a report on the stream that we send, with our CNAME; its counts wrap at 32 bits. Raises as ``receiver_report``."""
-    if len(blocks) > MAX_BLOCKS:
-        raise ValueError(f"a report holds {MAX_BLOCKS} blocks, not {len(blocks)}")
-    fixed = _SENDER.pack(
-        report.ssrc, report.ntp, report.timestamp, report.packets & 0xFFFFFFFF, report.octets & 0xFFFFFFFF
-    )
-    body = b"".join(_pack_block(block) for block in blocks)
-    return _packet(SENDER_REPORT, len(blocks), fixed + body) + _description(report.ssrc, cname)
-
-
 def pause_ns(chance: int, *, is_first: bool) -> int:
     """Return how long to wait before the next report. ``chance`` is 16 random bits: nobody reports in step with others.
 
@@ -108,7 +97,12 @@ def pause_ns(chance: int, *, is_first: bool) -> int:
 
 def goodbye(ssrc: int, cname: str, blocks: Sequence[ReportBlock] = ()) -> bytes:
     """Return a last receiver report followed by BYE: our stream ``ssrc`` is over. Raises as ``receiver_report`` does."""
-    return receiver_report(ssrc, cname, blocks) + _packet(GOODBYE, 1, _WORD.pack(ssrc))
+    return receiver_report(ssrc, cname, blocks) + farewell(ssrc)
+
+
+def farewell(ssrc: int) -> bytes:
+    """Return the BYE that ends a last compound."""
+    return _packet(GOODBYE, 1, _WORD.pack(ssrc))
 
 
 def parse(data: bytes) -> Compound:

@@ -109,27 +109,27 @@ class Agent:
         self._core.guard.scanned(flow.remote[0], now_ns)
         return True
 
-    def flow_lost(self, flow: Flow, now_ns: int) -> None:
+    def flow_lost(self, flow: Flow, now_ns: int, why: str = "the connection is lost") -> None:
         """Hear that a connection is gone: calls that came over it are reached at their Contact from now on.
 
-        Requests of ours that wait for an answer over it end with 503 (RFC 3261 section 8.1.3.1).
+        Requests of ours that wait for an answer over it end with 503 and ``why`` (RFC 3261 section 8.1.3.1).
         """
         self._core.stats["flows_lost"] += 1
         for dialog in self._core.dialogs.values():
             if dialog.flow == flow and not dialog.caller:
                 dialog.flow = dialog.literal_flow()
-        self._client.flow_lost(flow, now_ns)
+        self._client.flow_lost(flow, now_ns, why)
         self._server.flow_lost(flow)
         self._subscriptions.flow_lost(flow)
         self._core.outputs.append(FlowLost(flow))
 
-    def transport_failed(self, flow: Flow, now_ns: int) -> None:
+    def transport_failed(self, flow: Flow, now_ns: int, why: str) -> None:
         """Hear that ``flow`` could not be opened: requests that may go by UDP do, the others end with 503 at once.
 
         Spec: RFC 3261 sections 8.1.3.1 and 18.1.1.
         """
         self._client.send_by_datagram(flow, now_ns)
-        self.flow_lost(flow, now_ns)
+        self.flow_lost(flow, now_ns, why)
 
     def uses(self, flow: Flow) -> bool:
         """Return whether a call lives on ``flow``."""
@@ -145,7 +145,7 @@ class Agent:
             if isinstance(item, Unacknowledged):
                 self._server.resend(item, now_ns)
             elif isinstance(item, Unpracked):
-                self._server.resend_provisional(item, now_ns)
+                self._server.reliable.resend(item, now_ns)
             elif isinstance(item, OwnOffer):
                 self._client.offers.wake(item, now_ns)
             elif isinstance(item, SessionTimer):
@@ -219,7 +219,7 @@ class Agent:
         dialog = live_dialog(self._core, dialog_id)
         if dialog is None or dialog.phase is Phase.EARLY:
             if dialog is not None:
-                self._server.withdraw(dialog, now_ns)
+                self._server.reliable.withdraw(dialog, now_ns)
             else:
                 self._core.stats["late_byes"] += 1
             return

@@ -20,7 +20,7 @@ import functools
 import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 MAX_SOURCES: Final = 8192
@@ -52,6 +52,9 @@ class Verdict(enum.Enum):
 class Why(enum.StrEnum):
     """For what somebody was refused; a label of the metric."""
 
+    # An enumeration's own hash is computed in Python, and floods are counted by it.
+    __hash__ = str.__hash__
+
     MESSAGES = "messages"
     CALLS = "calls"
     CALLS_AT_ONCE = "calls_at_once"
@@ -80,7 +83,7 @@ class Limits:
     known_factor: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attack:
     """A source that is being refused again and again."""
 
@@ -265,7 +268,7 @@ class Guard:
         """Return who was refused again and again lately, the latest first."""
         while self._attacks and now_ns - next(iter(self._attacks.values())).last_ns >= ATTACK_STAYS_NS:
             self._attacks.popitem(last=False)
-        return tuple(reversed(self._attacks.values()))
+        return tuple(replace(attack) for attack in reversed(self._attacks.values()))
 
     def news(self) -> list[Attack]:
         """Return and forget whose attack has begun since the last call: at most one a source and ``WINDOW_NS``."""
@@ -315,13 +318,17 @@ class Guard:
         source.refused += weight
         if source.refused < ATTACK_REFUSALS:
             return
-        known = self._attacks.pop(name, None)
-        attack = Attack(name, why, (known.refused if known else before) + 1, now_ns)
-        self._attacks[name] = attack
+        attack = self._attacks.get(name)
+        if attack is None:
+            attack = self._attacks[name] = Attack(name, why, before + 1, now_ns)
+            if len(self._attacks) > MAX_ATTACKS:
+                self._attacks.popitem(last=False)
+        else:
+            attack.refused += 1
+            attack.why, attack.last_ns = why, now_ns
+            self._attacks.move_to_end(name)
         if before < ATTACK_REFUSALS and len(self._fresh) < MAX_ATTACKS:
-            self._fresh.append(attack)
-        if len(self._attacks) > MAX_ATTACKS:
-            self._attacks.popitem(last=False)
+            self._fresh.append(replace(attack))
 
 
 def _count_down(counter: Counter[str], name: str) -> None:

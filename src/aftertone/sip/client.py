@@ -191,7 +191,7 @@ class ClientSide:
         self.open((branch, asking.method), asked, data, flow, now_ns)
         return asked.id
 
-    def flow_lost(self, flow: Flow, now_ns: int) -> None:
+    def flow_lost(self, flow: Flow, now_ns: int, why: str) -> None:
         """End what waits for an answer over a connection that is gone, as if 503 had come (section 8.1.3.1).
 
         Only an INVITE that rings goes on: its answer may come over a connection that the peer opens (section 18.2.2).
@@ -205,11 +205,11 @@ class ClientSide:
             transaction.terminate()
             core.settle(transaction)
             if isinstance(user, Asked):
-                core.outputs.append(RequestFailed(user.id, 503, "the connection is lost"))
+                core.outputs.append(RequestFailed(user.id, 503, why))
             elif isinstance(user, Dialog):
                 self._bye_over(user, 503)
             elif isinstance(user, Leg):
-                self._fail(user, 503, "the connection is lost")
+                self._fail(user, 503, why)
             elif isinstance(user, OwnOffer):
                 self.offers.unsent(user, now_ns)
             self._tidy(transaction)

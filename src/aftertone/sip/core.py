@@ -33,7 +33,7 @@ COOKIE: Final = "z9hG4bK"
 class ServerTransaction(Transaction):
     """A request of a peer."""
 
-    __slots__ = ("dialog", "echo", "id", "key", "merge_key", "request", "tag")
+    __slots__ = ("dialog", "echo", "id", "key", "late_status", "merge_key", "request", "tag")
 
     def __init__(self, table: Table, request: Request, echo: Echo, flow: Flow, timing: Timing, now_ns: int) -> None:
         super().__init__(table, flow, timing, now_ns)
@@ -43,6 +43,8 @@ class ServerTransaction(Transaction):
         self.key: TransactionKey = ()
         self.merge_key: TransactionKey | None = None
         self.tag = ""
+        self.late_status = 480
+        """What an INVITE gets that rang too long."""
         self.dialog: Dialog | None = None
 
 

@@ -140,6 +140,11 @@ class Registration:
         """Return when to ``ask``; None while an answer is awaited, and when all is over."""
         return self._deadline_ns
 
+    def state_at(self, now_ns: int) -> State:
+        """Return how it stands for whoever looks: a registration that ran out while its refresh is unanswered is none."""
+        expired = self.expires_ns is not None and self.expires_ns <= now_ns
+        return State.REGISTERING if self.state is State.REGISTERED and expired else self.state
+
     def ask(self, flow: Flow) -> Register:
         """Return the request to send over ``flow`` now; ``answered`` or ``failed`` must follow."""
         who = self.who

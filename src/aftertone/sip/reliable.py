@@ -14,15 +14,21 @@ cannot confirm a ring could not confirm an answer.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
-from typing import Final, TypedDict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, TypedDict
 
 from aftertone.sip.builder import Fields
+from aftertone.sip.checks import Refusal
 from aftertone.sip.core import Core, ServerTransaction
+from aftertone.sip.dialog import Dialog
+from aftertone.sip.events import ByeFinished, ProvisionalConfirmed, ReofferReceived
 from aftertone.sip.faults import ParseError
 from aftertone.sip.flow import Flow
 from aftertone.sip.headers import is_token, parse_number
 from aftertone.sip.message import Request
+
+if TYPE_CHECKING:
+    from aftertone.sip.server import ServerSide
 
 TAG: Final = "100rel"
 MAX_QUEUED: Final = 4
@@ -131,3 +137,126 @@ def must_wait(provisionals: Provisionals | None, answer: Answer) -> bool:
 def first_of(core: Core) -> Provisionals:
     """Return an empty list, whose numbers begin somewhere (section 3: 1 to 2**31 - 1)."""
     return Provisionals(core.small_number(2**16))
+
+
+class ReliableAnswers:
+    """What all INVITEs of peers are answered before their final answer, as far as it must arrive."""
+
+    def __init__(self, core: Core, server: ServerSide) -> None:
+        self._core = core
+        self._server = server
+
+    def respond(self, transaction: ServerTransaction, dialog: Dialog, answer: Answer, now_ns: int) -> None:
+        """Answer the INVITE that made ``dialog``: now, reliably, or when what came before has arrived."""
+        provisionals = dialog.provisionals
+        if provisionals is not None and provisionals.final is not None:
+            self._core.stats["late_answers"] += 1
+        elif must_wait(provisionals, answer):
+            self._queue(dialog, answer)
+        elif is_reliable(transaction.request, answer.status, answer.body):
+            self._send(transaction, dialog, answer, now_ns)
+        else:
+            self._server.answer(transaction, answer.status, now_ns, **answer.parts())
+
+    def on_prack(self, dialog: Dialog, request: Request, flow: Flow, now_ns: int) -> None:
+        """What a PRACK acknowledges is not sent again; its offer, if it makes one, is the application's to answer."""
+        core, provisionals = self._core, dialog.provisionals
+        waiting = acknowledged_by(request, provisionals)
+        if provisionals is None or waiting is None:
+            self._server.refuse(request, flow, Refusal(481))
+            return
+        dialog.flow = flow
+        core.timers.set(waiting, None)
+        provisionals.waiting = None
+        dialog.negotiated = dialog.negotiated or (waiting.described and bool(request.body or not waiting.offered))
+        transaction = self._server.open(request, flow, now_ns, dialog)
+        core.outputs.append(
+            ProvisionalConfirmed(dialog.id, waiting.transaction.id, request.body if waiting.offered else b"")
+        )
+        if not request.body or waiting.offered:
+            self._server.answer(transaction, 200, now_ns)
+        elif not dialog.negotiated or dialog.offers or dialog.offer is not None:
+            self._server.answer(transaction, 488, now_ns)
+        else:
+            dialog.offers.add(transaction.id)
+            core.outputs.append(ReofferReceived(dialog.id, transaction.id, request))
+        self._go_on(dialog, now_ns)
+
+    def _go_on(self, dialog: Dialog, now_ns: int) -> None:
+        """Send what waited in line for a PRACK."""
+        provisionals = dialog.provisionals
+        first = self._core.by_id.get(dialog.first) if dialog.first is not None else None
+        while provisionals is not None and first is not None and provisionals.waiting is None and not provisionals.over:
+            if provisionals.queued:
+                self._send(first, dialog, provisionals.queued.popleft(), now_ns)
+            elif provisionals.final is not None:
+                final, provisionals.final = provisionals.final, None
+                self._server.answer(first, final.status, now_ns, **final.parts())
+            else:
+                return
+
+    def _send(self, transaction: ServerTransaction, dialog: Dialog, answer: Answer, now_ns: int) -> None:
+        """Send a provisional answer with a number of its own until its PRACK comes (RFC 3262 section 3)."""
+        core, timing = self._core, self._core.settings.timing
+        provisionals = dialog.provisionals = dialog.provisionals or first_of(core)
+        provisionals.rseq += 1
+        fields = (*answer.fields, ("Require", TAG), ("RSeq", str(provisionals.rseq)))
+        self._server.answer(transaction, answer.status, now_ns, **replace(answer, fields=fields).parts())
+        provisionals.waiting = waiting = Unpracked(
+            transaction=transaction,
+            rseq=provisionals.rseq,
+            data=transaction.last,
+            flow=transaction.flow,
+            described=bool(answer.body),
+            offered=bool(answer.body) and not transaction.request.body and not dialog.negotiated,
+            pause_ns=timing.t1_ns,
+            resend_ns=now_ns + timing.t1_ns,
+            give_up_ns=now_ns + timing.give_up_ns,
+        )
+        core.timers.set(waiting, waiting.deadline_ns())
+
+    def _queue(self, dialog: Dialog, answer: Answer) -> None:
+        provisionals = dialog.provisionals
+        if provisionals is None:
+            return
+        if answer.status >= 200:
+            provisionals.final = answer
+        elif len(provisionals.queued) < MAX_QUEUED:
+            provisionals.queued.append(answer)
+        else:
+            self._core.stats["dropped_provisional_queue"] += 1
+
+    def withdraw(self, dialog: Dialog, now_ns: int) -> None:
+        """Hang up a call whose 2xx still waits for a PRACK: it is refused instead."""
+        first = self._core.by_id.get(dialog.first) if dialog.first is not None else None
+        if (
+            first is not None
+            and first.pending
+            and dialog.provisionals is not None
+            and dialog.provisionals.final is not None
+        ):
+            self._server.answer(first, 480, now_ns)
+            self._core.outputs.append(ByeFinished(dialog.id, None))
+        else:
+            self._core.stats["late_byes"] += 1
+
+    def end(self, dialog: Dialog) -> None:
+        """The INVITE has its final answer: nothing that came before is sent again."""
+        provisionals = dialog.provisionals
+        if provisionals is not None:
+            provisionals.over, provisionals.final = True, None
+            provisionals.queued.clear()
+            if provisionals.waiting is not None:
+                self._core.timers.set(provisionals.waiting, None)
+
+    def resend(self, waiting: Unpracked, now_ns: int) -> None:
+        """Send a provisional answer again, at twice the pause each time, or give the call up (RFC 3262 section 3)."""
+        core = self._core
+        if now_ns >= waiting.give_up_ns:
+            core.stats["expired_prack"] += 1
+            self._server.abandon(waiting.transaction, 504, now_ns)
+            return
+        core.transmit(waiting.data, waiting.flow)
+        waiting.pause_ns *= 2
+        waiting.resend_ns = now_ns + waiting.pause_ns
+        core.timers.set(waiting, waiting.deadline_ns())

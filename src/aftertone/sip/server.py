@@ -17,10 +17,9 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
-from aftertone.sip import reliable, session_timer
+from aftertone.sip import session_timer
 from aftertone.sip.bodies import unwrapped
 from aftertone.sip.budgets import Verdict
 from aftertone.sip.builder import PHRASES, Echo, Fields, build_response, contact_uri, echo_of, salvage_echo
@@ -29,14 +28,12 @@ from aftertone.sip.client import ClientSide
 from aftertone.sip.core import Core, ServerTransaction
 from aftertone.sip.dialog import Dialog, Phase, Unacknowledged, dialog_from_request
 from aftertone.sip.events import (
-    ByeFinished,
     CallCancelled,
     CallConfirmed,
     CallNotConfirmed,
     DialogEnded,
     DialogId,
     IncomingCall,
-    ProvisionalConfirmed,
     ReofferConfirmed,
     ReofferReceived,
     RequestInDialog,
@@ -48,7 +45,7 @@ from aftertone.sip.events import (
 from aftertone.sip.faults import ParseError
 from aftertone.sip.flow import Flow
 from aftertone.sip.message import Request
-from aftertone.sip.reliable import Answer, Unpracked
+from aftertone.sip.reliable import Answer, ReliableAnswers
 from aftertone.sip.session_timer import SessionTimer
 from aftertone.sip.settings import SECOND_NS
 from aftertone.sip.subscriptions import Subscriptions
@@ -69,6 +66,7 @@ class ServerSide:
         self._client = client
         self.door: Door | None = None
         self._subscriptions = subscriptions
+        self.reliable = ReliableAnswers(core, self)
         core.hang_up = self.bye
         settings = core.settings
         self._server_line = f"Server: {settings.user_agent}\r\n" if settings.user_agent else ""
@@ -104,7 +102,7 @@ class ServerSide:
             return
         refused = refusal(request, core.settings)
         if refused is not None:
-            self._refuse(request, flow, refused)
+            self.refuse(request, flow, refused)
         elif request.method == "SUBSCRIBE":
             self._on_subscribe(request, flow, now_ns)
         elif request.to.tag:
@@ -112,13 +110,13 @@ class ServerSide:
         elif request.method == "INVITE":
             self._on_new_call(request, flow, now_ns)
         elif request.method == "OPTIONS":
-            self._refuse(request, flow, Refusal(200), self._allow_lines + self._option_lines)
+            self.refuse(request, flow, Refusal(200), self._allow_lines + self._option_lines)
         elif request.method == "REGISTER":
             transaction = self._open_new(request, flow, now_ns)
             if transaction is not None:
                 self._core.outputs.append(RequestOutside(transaction.id, request, flow))
         else:
-            self._refuse(request, flow, Refusal(481))
+            self.refuse(request, flow, Refusal(481))
 
     def on_garbage(self, request: Request, error: ParseError, flow: Flow) -> None:
         """Answer a request that does not parse, with what could be salvaged of it."""
@@ -144,27 +142,27 @@ class ServerSide:
         else:
             return False
         if verdict is Verdict.REFUSE:
-            self._refuse(request, flow, Refusal(503, (("Retry-After", str(BUDGET_RETRY_S)),)))
+            self.refuse(request, flow, Refusal(503, (("Retry-After", str(BUDGET_RETRY_S)),)))
         return verdict is not Verdict.TAKE
 
     def _on_new_call(self, request: Request, flow: Flow, now_ns: int) -> None:
         core = self._core
         merge_key = (request.call_id, request.from_.tag, str(request.cseq.number))
         if merge_key in core.merged:
-            self._refuse(request, flow, Refusal(482))
+            self.refuse(request, flow, Refusal(482))
             return
         short = session_timer.too_short(request, core.settings)
         if short is not None:
-            self._refuse(request, flow, Refusal(422, tuple(short)))
+            self.refuse(request, flow, Refusal(422, tuple(short)))
             return
         if core.load() >= core.settings.max_transactions or len(core.dialogs) >= core.settings.max_dialogs:
-            self._refuse(request, flow, Refusal(503, (("Retry-After", str(core.settings.retry_after_s)),)))
+            self.refuse(request, flow, Refusal(503, (("Retry-After", str(core.settings.retry_after_s)),)))
             return
         turned = self.door(request, flow) if self.door is not None else None
         if turned is not None:
-            self._refuse(request, flow, turned)
+            self.refuse(request, flow, turned)
             return
-        transaction = self._open(request, flow, now_ns)
+        transaction = self.open(request, flow, now_ns)
         transaction.tag = core.token()
         transaction.merge_key = merge_key
         core.merged[merge_key] = transaction.key
@@ -180,6 +178,8 @@ class ServerSide:
             and 0 < int(expires[:9]) * SECOND_NS < core.settings.timing.ring_limit_ns
         ):
             transaction.extend("R", now_ns + int(expires[:9]) * SECOND_NS)
+            # The caller's own limit: section 13.3.1 has 487 for that.
+            transaction.late_status = 487
         stamp = request.get("timestamp")
         fields = (("Timestamp", stamp),) if stamp else ()
         transaction.last = build_response(transaction.echo, 100, fields=fields)
@@ -190,7 +190,7 @@ class ServerSide:
         """A SUBSCRIBE begins a subscription, if the application wants it, or goes on with one (RFC 6665 section 4.2.1)."""
         known, refused = self._subscriptions.look(request, flow)
         if refused is not None:
-            self._refuse(request, flow, refused)
+            self.refuse(request, flow, refused)
             return
         transaction = self._open_new(request, flow, now_ns)
         if transaction is None:
@@ -198,7 +198,7 @@ class ServerSide:
         if known is None:
             self._core.outputs.append(SubscriptionAsked(transaction.id, request, flow))
             return
-        self._answer(transaction, 200, now_ns, fields=self._subscriptions.answer_fields(transaction))
+        self.answer(transaction, 200, now_ns, fields=self._subscriptions.answer_fields(transaction))
         self._subscriptions.refresh(known, request, flow, now_ns)
 
     def accept_subscription(self, transaction_id: TransactionId, body: bytes, now_ns: int) -> SubscriptionId | None:
@@ -207,7 +207,7 @@ class ServerSide:
         if transaction is None or not transaction.pending or transaction.request.method != "SUBSCRIBE":
             self._core.stats["late_answers"] += 1
             return None
-        self._answer(transaction, 200, now_ns, fields=self._subscriptions.answer_fields(transaction))
+        self.answer(transaction, 200, now_ns, fields=self._subscriptions.answer_fields(transaction))
         return self._subscriptions.begin(transaction, body, now_ns)
 
     def _on_cancel(self, request: Request, flow: Flow, now_ns: int) -> None:
@@ -215,43 +215,43 @@ class ServerSide:
         core = self._core
         target = core.server.get(transaction_key(request, "INVITE"))
         if target is None:
-            self._refuse(request, flow, Refusal(481))
+            self.refuse(request, flow, Refusal(481))
             return
-        transaction = self._open(request, flow, now_ns)
+        transaction = self.open(request, flow, now_ns)
         transaction.tag = target.tag
-        self._answer(transaction, 200, now_ns)
+        self.answer(transaction, 200, now_ns)
         if target.pending:
-            self._abandon(target, 487, now_ns, request.get("reason"))
+            self.abandon(target, 487, now_ns, request.get("reason"))
 
     def _on_request_in_dialog(self, request: Request, flow: Flow, now_ns: int) -> None:
         core = self._core
         dialog = core.dialogs.get(DialogId(request.call_id, request.to.tag, request.from_.tag))
         if dialog is None or core.load() >= 2 * core.settings.max_transactions:
-            self._refuse(request, flow, Refusal(481 if dialog is None else 503))
+            self.refuse(request, flow, Refusal(481 if dialog is None else 503))
             return
         if not dialog.in_order(request.cseq.number):
-            self._refuse(request, flow, Refusal(500))
+            self.refuse(request, flow, Refusal(500))
             return
         if request.method == "BYE":
             self._on_bye(dialog, request, flow, now_ns)
         elif dialog.phase in (Phase.LEAVING, Phase.LEFT):
-            self._refuse(request, flow, Refusal(481))
+            self.refuse(request, flow, Refusal(481))
         elif request.method == "OPTIONS":
-            self._refuse(request, flow, Refusal(200), self._allow_lines + self._option_lines)
+            self.refuse(request, flow, Refusal(200), self._allow_lines + self._option_lines)
         elif request.method in ("INVITE", "UPDATE"):
             self._on_reoffer(dialog, request, flow, now_ns)
         elif request.method == "PRACK":
-            self._on_prack(dialog, request, flow, now_ns)
+            self.reliable.on_prack(dialog, request, flow, now_ns)
         elif request.method == "REFER":
-            self._refuse(request, flow, Refusal(603))
+            self.refuse(request, flow, Refusal(603))
         else:
             dialog.flow = flow
-            transaction = self._open(request, flow, now_ns, dialog)
+            transaction = self.open(request, flow, now_ns, dialog)
             core.outputs.append(RequestInDialog(dialog.id, transaction.id, request))
 
     def _on_bye(self, dialog: Dialog, request: Request, flow: Flow, now_ns: int) -> None:
         core = self._core
-        transaction = self._open(request, flow, now_ns, dialog)
+        transaction = self.open(request, flow, now_ns, dialog)
         if dialog.phase is Phase.CONFIRMED:
             dialog.phase = Phase.LEFT
             core.quiet(dialog)
@@ -261,10 +261,10 @@ class ServerSide:
         # Ours crossed theirs, or they hang up what they had not let ring out (section 15): nobody needs to decide.
         transaction.dialog = None
         dialog.pending.discard(transaction.id)
-        self._answer(transaction, 200 if dialog.phase is not Phase.LEFT else 481, now_ns)
+        self.answer(transaction, 200 if dialog.phase is not Phase.LEFT else 481, now_ns)
         ringing = core.by_id.get(dialog.first) if dialog.first is not None else None
         if dialog.phase is Phase.EARLY and ringing is not None and ringing.pending:
-            self._abandon(ringing, 487, now_ns, request.get("reason"))
+            self.abandon(ringing, 487, now_ns, request.get("reason"))
 
     def _on_reoffer(self, dialog: Dialog, request: Request, flow: Flow, now_ns: int) -> None:
         """A re-INVITE or UPDATE: one at a time, and none while an offer of ours is open (14.2; RFC 3311 section 5.2)."""
@@ -286,75 +286,18 @@ class ServerSide:
             refused = Refusal(481) if dialog.phase is not Phase.CONFIRMED else None
         if refused is not None:
             # Kept, unlike other refusals: a copy that comes later must not be taken for a request that may succeed now.
-            self._answer(self._open(request, flow, now_ns), refused.status, now_ns, fields=refused.fields)
+            self.answer(self.open(request, flow, now_ns), refused.status, now_ns, fields=refused.fields)
             return
         dialog.flow = flow
-        transaction = self._open(request, flow, now_ns, dialog)
+        transaction = self.open(request, flow, now_ns, dialog)
         if not describes:
-            self._answer(transaction, 200, now_ns)
+            self.answer(transaction, 200, now_ns)
             return
         dialog.offers.add(transaction.id)
         if is_invite:
             transaction.last = build_response(transaction.echo, 100)
             core.step(transaction, On.PROVISIONAL, now_ns)
         core.outputs.append(ReofferReceived(dialog.id, transaction.id, request))
-
-    def _on_prack(self, dialog: Dialog, request: Request, flow: Flow, now_ns: int) -> None:
-        """What a PRACK acknowledges is not sent again; its offer, if it makes one, is the application's to answer."""
-        core, provisionals = self._core, dialog.provisionals
-        waiting = reliable.acknowledged_by(request, provisionals)
-        if provisionals is None or waiting is None:
-            self._refuse(request, flow, Refusal(481))
-            return
-        dialog.flow = flow
-        core.timers.set(waiting, None)
-        provisionals.waiting = None
-        dialog.negotiated = dialog.negotiated or (waiting.described and bool(request.body or not waiting.offered))
-        transaction = self._open(request, flow, now_ns, dialog)
-        core.outputs.append(
-            ProvisionalConfirmed(dialog.id, waiting.transaction.id, request.body if waiting.offered else b"")
-        )
-        if not request.body or waiting.offered:
-            self._answer(transaction, 200, now_ns)
-        elif not dialog.negotiated or dialog.offers or dialog.offer is not None:
-            self._answer(transaction, 488, now_ns)
-        else:
-            dialog.offers.add(transaction.id)
-            core.outputs.append(ReofferReceived(dialog.id, transaction.id, request))
-        self._go_on(dialog, now_ns)
-
-    def _go_on(self, dialog: Dialog, now_ns: int) -> None:
-        """Send what waited in line for a PRACK."""
-        provisionals = dialog.provisionals
-        first = self._core.by_id.get(dialog.first) if dialog.first is not None else None
-        while provisionals is not None and first is not None and provisionals.waiting is None and not provisionals.over:
-            if provisionals.queued:
-                self._send_reliably(first, dialog, provisionals.queued.popleft(), now_ns)
-            elif provisionals.final is not None:
-                final, provisionals.final = provisionals.final, None
-                self._answer(first, final.status, now_ns, **final.parts())
-            else:
-                return
-
-    def _send_reliably(self, transaction: ServerTransaction, dialog: Dialog, answer: Answer, now_ns: int) -> None:
-        """Send a provisional answer with a number of its own until its PRACK comes (RFC 3262 section 3)."""
-        core, timing = self._core, self._core.settings.timing
-        provisionals = dialog.provisionals = dialog.provisionals or reliable.first_of(core)
-        provisionals.rseq += 1
-        fields = (*answer.fields, ("Require", reliable.TAG), ("RSeq", str(provisionals.rseq)))
-        self._answer(transaction, answer.status, now_ns, **replace(answer, fields=fields).parts())
-        provisionals.waiting = waiting = Unpracked(
-            transaction=transaction,
-            rseq=provisionals.rseq,
-            data=transaction.last,
-            flow=transaction.flow,
-            described=bool(answer.body),
-            offered=bool(answer.body) and not transaction.request.body and not dialog.negotiated,
-            pause_ns=timing.t1_ns,
-            resend_ns=now_ns + timing.t1_ns,
-            give_up_ns=now_ns + timing.give_up_ns,
-        )
-        core.timers.set(waiting, waiting.deadline_ns())
 
     def _on_ack(self, request: Request, flow: Flow, now_ns: int) -> None:
         """An ACK belongs to a failure (its transaction) or to a 2xx (its dialog); it is never answered."""
@@ -406,42 +349,11 @@ class ServerSide:
             return
         answer, dialog = Answer(status, reason, tuple(fields), body, content_type), transaction.dialog
         if dialog is None or dialog.first != transaction_id:
-            self._answer(transaction, status, now_ns, **answer.parts())
-        elif dialog.provisionals is not None and dialog.provisionals.final is not None:
-            core.stats["late_answers"] += 1
-        elif reliable.must_wait(dialog.provisionals, answer):
-            self._queue(dialog, answer)
-        elif reliable.is_reliable(transaction.request, status, body):
-            self._send_reliably(transaction, dialog, answer, now_ns)
+            self.answer(transaction, status, now_ns, **answer.parts())
         else:
-            self._answer(transaction, status, now_ns, **answer.parts())
+            self.reliable.respond(transaction, dialog, answer, now_ns)
 
-    def _queue(self, dialog: Dialog, answer: Answer) -> None:
-        provisionals = dialog.provisionals
-        if provisionals is None:
-            return
-        if answer.status >= 200:
-            provisionals.final = answer
-        elif len(provisionals.queued) < reliable.MAX_QUEUED:
-            provisionals.queued.append(answer)
-        else:
-            self._core.stats["dropped_provisional_queue"] += 1
-
-    def withdraw(self, dialog: Dialog, now_ns: int) -> None:
-        """Hang up a call whose 2xx still waits for a PRACK: it is refused instead."""
-        first = self._core.by_id.get(dialog.first) if dialog.first is not None else None
-        if (
-            first is not None
-            and first.pending
-            and dialog.provisionals is not None
-            and dialog.provisionals.final is not None
-        ):
-            self._answer(first, 480, now_ns)
-            self._core.outputs.append(ByeFinished(dialog.id, None))
-        else:
-            self._core.stats["late_byes"] += 1
-
-    def _answer(
+    def answer(
         self,
         transaction: ServerTransaction,
         status: int,
@@ -474,12 +386,15 @@ class ServerSide:
         )
         kind = On.PROVISIONAL if status < 200 else On.SUCCESS if status < 300 else On.FAILURE
         core.step(transaction, kind, now_ns)
+        if kind is On.PROVISIONAL and status > 100 and request.method == "INVITE":
+            transaction.extend("S", now_ns + core.settings.timing.remind_ns)
+            core.settle(transaction)
         if dialog is None or kind is On.PROVISIONAL:
             return
         dialog.pending.discard(transaction.id)
         dialog.offers.discard(transaction.id)
         if transaction.id == dialog.first:
-            self._end_provisionals(dialog)
+            self.reliable.end(dialog)
         if request.method == "BYE" or (kind is On.FAILURE and transaction.id == dialog.first):
             core.drop_dialog(dialog)
         elif request.method in ("INVITE", "UPDATE", "PRACK") and kind is On.SUCCESS:
@@ -500,15 +415,6 @@ class ServerSide:
             dialog.session = SessionTimer(dialog, agreed.seconds, we_refresh=agreed.refresher == "uas")
             dialog.session.restart(now_ns)
             core.timers.set(dialog.session, dialog.session.deadline_ns())
-
-    def _end_provisionals(self, dialog: Dialog) -> None:
-        """The INVITE has its final answer: nothing that came before is sent again."""
-        provisionals = dialog.provisionals
-        if provisionals is not None:
-            provisionals.over, provisionals.final = True, None
-            provisionals.queued.clear()
-            if provisionals.waiting is not None:
-                self._core.timers.set(provisionals.waiting, None)
 
     def _accepted(self, transaction: ServerTransaction, dialog: Dialog, body: bytes, now_ns: int) -> None:
         """A 2xx confirms the dialog, refreshes its target, and is sent again until the ACK comes."""
@@ -532,10 +438,10 @@ class ServerSide:
         )
         core.timers.set(waiting, waiting.deadline_ns())
 
-    def _abandon(self, transaction: ServerTransaction, status: int, now_ns: int, reason: str = "") -> None:
+    def abandon(self, transaction: ServerTransaction, status: int, now_ns: int, reason: str = "") -> None:
         """Give an open INVITE its last answer without asking the application, and tell it."""
         first = transaction.dialog is None or transaction.dialog.first == transaction.id
-        self._answer(transaction, status, now_ns)
+        self.answer(transaction, status, now_ns)
         if first:
             self._core.outputs.append(CallCancelled(transaction.id, _printable(reason)))
 
@@ -544,7 +450,7 @@ class ServerSide:
         for transaction_id in sorted(dialog.pending):
             transaction = self._core.by_id.get(transaction_id)
             if transaction is not None and transaction_id != except_id and transaction.pending:
-                self._answer(transaction, 487, now_ns)
+                self.answer(transaction, 487, now_ns)
 
     def bye(self, dialog: Dialog, now_ns: int) -> None:
         """End a dialog from our side, now."""
@@ -562,7 +468,7 @@ class ServerSide:
                 continue
             core.stats[f"expired_{event.value}"] += 1
             if event is On.R:
-                self._abandon(transaction, 480 if transaction.tag else 500, now_ns)
+                self.abandon(transaction, transaction.late_status if transaction.tag else 500, now_ns)
             elif event is On.P and transaction.dialog is not None:
                 transaction.dialog.pending.discard(transaction.id)
                 transaction.dialog.offers.discard(transaction.id)
@@ -583,31 +489,19 @@ class ServerSide:
         waiting.resend_ns = now_ns + waiting.pause_ns
         core.timers.set(waiting, waiting.deadline_ns())
 
-    def resend_provisional(self, waiting: Unpracked, now_ns: int) -> None:
-        """Send a provisional answer again, at twice the pause each time, or give the call up (RFC 3262 section 3)."""
-        core = self._core
-        if now_ns >= waiting.give_up_ns:
-            core.stats["expired_prack"] += 1
-            self._abandon(waiting.transaction, 504, now_ns)
-            return
-        core.transmit(waiting.data, waiting.flow)
-        waiting.pause_ns *= 2
-        waiting.resend_ns = now_ns + waiting.pause_ns
-        core.timers.set(waiting, waiting.deadline_ns())
-
     # Small parts
 
     def _open_new(self, request: Request, flow: Flow, now_ns: int) -> ServerTransaction | None:
         """Open the transaction of a request that the application may answer; None when there are too many already."""
         core = self._core
         if core.load() >= core.settings.max_transactions:
-            self._refuse(request, flow, Refusal(503, (("Retry-After", str(core.settings.retry_after_s)),)))
+            self.refuse(request, flow, Refusal(503, (("Retry-After", str(core.settings.retry_after_s)),)))
             return None
-        transaction = self._open(request, flow, now_ns)
+        transaction = self.open(request, flow, now_ns)
         transaction.tag = core.token()
         return transaction
 
-    def _open(self, request: Request, flow: Flow, now_ns: int, dialog: Dialog | None = None) -> ServerTransaction:
+    def open(self, request: Request, flow: Flow, now_ns: int, dialog: Dialog | None = None) -> ServerTransaction:
         core = self._core
         table = SERVER_INVITE if request.method == "INVITE" else SERVER_OTHER
         reply = self._reply_flow(request, flow)
@@ -623,7 +517,7 @@ class ServerSide:
         core.settle(transaction)
         return transaction
 
-    def _refuse(self, request: Request, flow: Flow, answer: Refusal, lines: str = "") -> None:
+    def refuse(self, request: Request, flow: Flow, answer: Refusal, lines: str = "") -> None:
         """Answer without keeping anything (section 8.2.7)."""
         echo: Echo = echo_of(request, flow)
         tag = "" if echo.tagged else self._stateless_tag(request)

@@ -24,6 +24,8 @@ class Timing:
     """How long the network may keep a message."""
     ring_limit_ns: int = 240 * SECOND_NS
     """How long an INVITE may ring without a final answer; a little more than the timer C of proxies (three minutes)."""
+    remind_ns: int = 60 * SECOND_NS
+    """How often an INVITE that rings is answered again, so that no proxy on the way takes it for dead (section 13.3.1.1)."""
 
     @property
     def give_up_ns(self) -> int:

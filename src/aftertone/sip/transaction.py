@@ -7,7 +7,7 @@ Specification: RFC 3261 section 17 and its figures 5 to 8, as corrected by RFC 6
 
 Theory of operation: a machine is a table from (state, input) to a rule: the next state, what its owner has to do, which
 timers start and stop. Timers carry the letters of the RFC; R and P are ours and bound what the RFC leaves open for ever
-(an INVITE that rings, a request that the application does not answer). An input without a rule changes nothing: that is
+(an INVITE that rings, a request that the application does not answer), S says again that it rings (section 13.3.1.1). An input without a rule changes nothing: that is
 how retransmissions are absorbed. Every way through a table ends in TERMINATED, because each state but that one has a
 timer or an owner that has one.
 """
@@ -57,6 +57,7 @@ class On(enum.Enum):
     M = "M"
     P = "P"
     R = "R"
+    S = "S"
 
 
 class Do(enum.Enum):
@@ -85,9 +86,10 @@ _S = State
 SERVER_INVITE: Final[Table] = {
     (_S.PROCEEDING, On.REQUEST): Rule(_S.PROCEEDING, (Do.SEND,)),
     (_S.PROCEEDING, On.PROVISIONAL): Rule(_S.PROCEEDING, (Do.SEND,)),
-    (_S.PROCEEDING, On.SUCCESS): Rule(_S.ACCEPTED, (Do.SEND,), start="L", stop="R"),
-    (_S.PROCEEDING, On.FAILURE): Rule(_S.COMPLETED, (Do.SEND,), start="GH", stop="R"),
+    (_S.PROCEEDING, On.SUCCESS): Rule(_S.ACCEPTED, (Do.SEND,), start="L", stop="RS"),
+    (_S.PROCEEDING, On.FAILURE): Rule(_S.COMPLETED, (Do.SEND,), start="GH", stop="RS"),
     (_S.PROCEEDING, On.R): Rule(_S.PROCEEDING, (Do.EXPIRED,)),
+    (_S.PROCEEDING, On.S): Rule(_S.PROCEEDING, (Do.SEND,), start="S"),
     (_S.COMPLETED, On.REQUEST): Rule(_S.COMPLETED, (Do.SEND,)),
     (_S.COMPLETED, On.G): Rule(_S.COMPLETED, (Do.SEND,), start="G"),
     (_S.COMPLETED, On.ACK): Rule(_S.CONFIRMED, start="I", stop="GH"),
@@ -242,6 +244,8 @@ class Transaction:
             self._timers[letter] = now_ns + timing.t4_ns
         elif letter == "R":
             self._timers[letter] = now_ns + timing.ring_limit_ns
+        elif letter == "S":
+            self._timers[letter] = now_ns + timing.remind_ns
         else:
             self._timers[letter] = now_ns + timing.give_up_ns
 

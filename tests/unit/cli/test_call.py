@@ -52,6 +52,12 @@ def test_a_call_as_wished(shell: Shell, tmp_path: Path, wishes: list[Wish]) -> N
     assert (wish.audio.name, wish.audio.duration_ms) == ("hello", 500)
 
 
+@pytest.mark.parametrize("word", ["off", "optional", "required"])
+def test_encryption_is_offered_as_asked(shell: Shell, wishes: list[Wish], word: str) -> None:
+    assert shell("call", "sip:main@127.0.0.1", "--srtp", word).status == 0
+    assert wishes[0].srtp == word
+
+
 @pytest.mark.parametrize("name", ["pcmu", "PCMA", "g722", "Opus"])
 def test_codecs_have_the_names_that_people_type(shell: Shell, wishes: list[Wish], name: str) -> None:
     assert shell("call", "sip:main@127.0.0.1", "--codec", name).status == 0

@@ -14,7 +14,7 @@ from aftertone.config import PortRange
 from aftertone.media import plane as planes
 from aftertone.media import reports
 from aftertone.media.plane import Plane
-from aftertone.media.reports import LineQuality
+from aftertone.media.reports import TURN_TICKS, LineQuality
 from aftertone.media.sockets import PortableReceiver
 from aftertone.media.table import Stream
 from aftertone.model import Codec, MasterKey, Suite
@@ -140,7 +140,7 @@ def test_the_time_since_the_peers_report_is_told(bench: Bench, peer: Peer) -> No
     bench.ticks(planes.STRIPES)
     peer[1].sendto(peer_report(SSRC, about=0, ntp=0x0000_AAAA_BBBB_0000), ("127.0.0.1", port + 1))
     wait_for_own(bench, row)
-    bench.ticks(1)
+    bench.ticks(TURN_TICKS)
     heard_ns = bench.now_ns
     drain(peer[1])
     while not (found := reports_to(peer[1])):
@@ -161,7 +161,7 @@ def send_report(bench: Bench, peer: Peer, row: int, port: int, data: bytes, *, m
         arrive(bench, row)
     else:
         wait_for_own(bench, row)
-    bench.ticks(planes.STRIPES)
+    bench.ticks(TURN_TICKS)
 
 
 @pytest.mark.parametrize("mux", [False, True])
@@ -181,8 +181,8 @@ def test_what_the_peer_says_about_us_is_known(bench: Bench, peer: Peer, *, mux: 
     assert (quality.peer_lost, quality.peer_jitter_ms, quality.said_goodbye) == (5, 10, False)
     assert quality.sent_packets > 50
     assert quality.round_trip_ms is not None
-    # Our report left two ticks before this one was sent, and this one was seen up to five ticks later.
-    assert 20 <= quality.round_trip_ms <= 200
+    # The test's peer answers at once; the plane looks at its sockets once in ten ticks, and here no kernel says when it came.
+    assert 0 < quality.round_trip_ms <= 250
     send_report(bench, peer, row, port, peer_goodbye(SSRC), mux=mux)
     assert bench.plane.quality(row).said_goodbye
     assert bench.plane.reports.goodbyes == 1
@@ -239,7 +239,7 @@ def test_reports_of_strangers_are_not_read(bench: Bench, peer: Peer, *, mux: boo
             arrive(bench, row)
         else:
             wait_for_own(bench, row)
-        bench.ticks(planes.STRIPES)
+        bench.ticks(TURN_TICKS)
         assert bench.plane.reports.dropped == {"malformed": 0, "stranger": 1, "unauthentic": 0}
         assert bench.plane.quality(row).peer_lost is None
         pass_time(bench, INTERVAL_NS)
@@ -276,7 +276,7 @@ def test_reports_go_where_the_peers_came_from(bench: Bench, peer: Peer) -> None:
         mapped.bind(("127.0.0.1", 0))
         mapped.sendto(peer_report(SSRC, about=1), ("127.0.0.1", port + 1))
         wait_for_own(bench, row)
-        bench.ticks(1)
+        bench.ticks(TURN_TICKS)
         pass_time(bench, INTERVAL_NS)
         assert reports_to(mapped)
         # A refresh that says the same again changes nothing.
@@ -294,7 +294,7 @@ def test_a_flood_of_reports_costs_a_few_readings(bench: Bench, peer: Peer) -> No
     for _ in range(100):
         peer[1].sendto(peer_report(SSRC, about=1), ("127.0.0.1", port + 1))
     wait_for_own(bench, row)
-    bench.ticks(3)
+    bench.ticks(3 * TURN_TICKS)
     assert bench.plane.reports.received == 6
 
 

@@ -7,7 +7,17 @@ import socket
 import pytest
 
 from aftertone.net import addresses
-from aftertone.net.addresses import MAX_REMEMBERED, REMEMBERED_NS, Routes, family_of, is_literal, local_host_towards
+from aftertone.net.addresses import (
+    MAX_REMEMBERED,
+    REMEMBERED_NS,
+    Routes,
+    family_of,
+    has_route,
+    is_literal,
+    is_private,
+    local_host_towards,
+    plain_address,
+)
 
 
 def test_the_loopback_is_reached_from_the_loopback() -> None:
@@ -48,3 +58,36 @@ def test_routes_are_remembered_for_a_while_and_not_without_bound(monkeypatch: py
     for number in range(3 * MAX_REMEMBERED):
         routes.towards((str(number), 1))
     assert len(routes._known) <= MAX_REMEMBERED
+
+
+@pytest.mark.parametrize(
+    ("host", "private"),
+    [
+        ("10.1.2.3", True),
+        ("172.31.0.1", True),
+        ("172.32.0.1", False),
+        ("192.168.178.20", True),
+        ("::ffff:192.168.1.1", True),
+        ("127.0.0.1", True),
+        ("169.254.3.4", True),
+        ("fe80::1%eth0", True),
+        ("fd12::1", True),
+        ("::1", True),
+        ("100.64.0.1", False),
+        ("198.51.100.7", False),
+        ("2a00:1450::1", False),
+    ],
+)
+def test_which_addresses_are_on_this_side_of_a_router(host: str, private: bool) -> None:
+    assert is_private(host) is private
+
+
+def test_a_zone_stays_with_the_peer_and_is_told_to_nobody() -> None:
+    assert plain_address(("fe80::1", 5060, 0, 3)) == ("fe80::1%3", 5060)
+    assert plain_address(("fe80::1%eth0", 5060, 0, 3)) == ("fe80::1%eth0", 5060)
+    assert plain_address(("192.0.2.1", 5060)) == ("192.0.2.1", 5060)
+
+
+def test_routes() -> None:
+    assert has_route("127.0.0.1")
+    assert not has_route("ff0e::1%nowhere")

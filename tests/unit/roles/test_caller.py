@@ -13,6 +13,7 @@ from aftertone.audio.prompts import PROMPTS, beep, prompt
 from aftertone.errors import EnvironmentFault, UsageError
 from aftertone.media.table import CODECS
 from aftertone.model import SAMPLE_RATE_HZ, Codec
+from aftertone.net.names import SystemNames
 from aftertone.roles.caller import _BeepEar, resolve
 
 
@@ -59,10 +60,14 @@ def test_the_beep_is_heard_behind_the_greeting_too(codec: Codec) -> None:
         ("sip:127.0.0.1:5070", ("127.0.0.1", 5070), "UDP"),
         ("SIP:main@127.0.0.1:5070;transport=TCP", ("127.0.0.1", 5070), "TCP"),
         ("sip:main@[::1]:5070", ("::1", 5070), "UDP"),
+        ("sips:main@127.0.0.1", ("127.0.0.1", 5061), "TLS"),
+        ("sip:main@127.0.0.1:5070;transport=tls", ("127.0.0.1", 5070), "TLS"),
+        ("main@localhost:5070", ("127.0.0.1", 5070), "UDP"),
     ],
 )
 def test_addresses_that_can_be_called(uri: str, address: tuple[str, int], transport: str) -> None:
-    assert asyncio.run(resolve(uri)) == (address, transport)
+    found = asyncio.run(resolve(uri))
+    assert (found.address, found.transport) == (address, transport)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +93,10 @@ def test_a_name_that_nobody_knows_is_the_networks_fault(monkeypatch: pytest.Monk
     def fail(*_: object, **__: object) -> None:
         raise socket.gaierror(-2, "Name or service not known")
 
+    async def nothing(*_: object) -> tuple[list[object], float]:
+        return [], 60.0
+
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    with pytest.raises(EnvironmentFault, match=r"cannot find nowhere\.example: Name or service not known"):
+    monkeypatch.setattr(SystemNames, "_query", nothing)
+    with pytest.raises(EnvironmentFault, match=r"nowhere\.example has no address"):
         asyncio.run(resolve("sip:main@nowhere.example"))

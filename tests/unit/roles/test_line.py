@@ -73,3 +73,17 @@ def test_a_clock_that_is_not_set_is_an_alarm_and_a_figure(tmp_path: Path) -> Non
 
     assert asyncio.run(run(12.0)) == (["clock"], 0.0)
     assert asyncio.run(run(RELEASED_UNIX_MS / 1000)) == ([], 1.0)
+
+
+def test_a_peer_at_home_is_told_our_own_address_and_others_the_public_one(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "var")
+    folder.make()
+    sip = {"public_address": "203.0.113.5", "host": "127.0.0.1"}
+    settings = Settings.model_validate({"sip": sip, "calls": {"at_once": 2}})
+
+    async def run() -> list[str | None]:
+        line = Line(Start("line", settings, folder, structlog.get_logger(), None))
+        peers = ("192.168.178.20", "fe80::1%eth0", "198.51.100.7", "2001:db8::1")
+        return [line._advertise((peer, 5060)) for peer in peers]
+
+    assert asyncio.run(run()) == [None, None, "203.0.113.5", None]

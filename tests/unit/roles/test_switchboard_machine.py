@@ -34,6 +34,16 @@ from tests.unit.sip.kit import SDP, request
 
 PHONES = 12
 ANSWER = SDP.replace(b"RTP/AVP 0", b"RTP/AVP 9")
+EXTRAS = st.sampled_from(
+    [
+        "",
+        "Supported: 100rel",
+        "Require: 100rel",
+        "Supported: 100rel, timer\r\nSession-Expires: 90;refresher=uac",
+        "Supported: timer\r\nSession-Expires: 90;refresher=uas\r\nAllow: UPDATE",
+        "Supported: timer\r\nSession-Expires: 90;refresher=uas",
+    ]
+)
 BODIES = st.sampled_from([SDP, OTHER_SDP, HOLD_SDP, b"", UNKNOWN_CODEC_SDP, BROKEN_SDP])
 
 
@@ -46,6 +56,8 @@ class Phone:
     invite_cseq: int = 1
     to_tag: str = ""
     answered: bool = False
+    rseq: str = ""
+    """Number of its latest provisional answer that wants a PRACK."""
     bye: Request | None = None
     """A BYE of ours that it has not answered."""
 
@@ -61,9 +73,12 @@ class Phone:
 class Switchboards(RuleBasedStateMachine):
     """One line, up to a dozen phones."""
 
+    EARLY = False
+    """Whether the greeting is played before the answer."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(capacity=3, agent_inside=True)
+        self.world = World(capacity=3, agent_inside=True, early_media=self.EARLY)
         self.world.set_mailboxes(Mailbox("main"), Mailbox("now", rings=0))
         self.phones: list[Phone] = []
         self.given_up: set[str] = set()
@@ -72,7 +87,7 @@ class Switchboards(RuleBasedStateMachine):
         switch._on_sent = self._on_sent
 
         def on_event(event: sip.Event) -> None:
-            if isinstance(event, sip.CallNotConfirmed):
+            if isinstance(event, sip.CallNotConfirmed | sip.SessionExpired):
                 self.given_up.add(event.dialog_id.call_id)
             tell(event)
 
@@ -83,12 +98,16 @@ class Switchboards(RuleBasedStateMachine):
     def _on_sent(self, sent: Request | Response) -> None:
         phone = next(p for p in self.phones if p.call_id == sent.call_id)
         if isinstance(sent, Request):
+            if sent.method in ("UPDATE", "INVITE", "ACK"):
+                # A refresh of the session, which nobody answers, and its end.
+                return
             assert sent.method == "BYE"
             phone.bye = sent
             self._must_have_ended(phone)
             return
         if sent.cseq.method == "INVITE" and sent.status < 300:
             phone.to_tag = sent.to.tag or phone.to_tag
+            phone.rseq = sent.get("rseq") or phone.rseq
         if sent.cseq.method == "INVITE" and sent.cseq.number == 1 and sent.status == 200:
             phone.answered = True
             assert self._call_of(phone) is not None, "a 200 without a begin record"
@@ -116,13 +135,13 @@ class Switchboards(RuleBasedStateMachine):
 
     # Phones
 
-    @rule(user=st.sampled_from(["main", "now", "nobody"]), body=BODIES, forwarded=st.booleans())
-    def call(self, user: str, body: bytes, forwarded: bool) -> None:
+    @rule(user=st.sampled_from(["main", "now", "nobody"]), body=BODIES, forwarded=st.booleans(), more=EXTRAS)
+    def call(self, user: str, body: bytes, forwarded: bool, more: str) -> None:
         if len(self.phones) == PHONES:
             return
         phone = Phone(f"call-{len(self.phones)}")
         self.phones.append(phone)
-        extra = "Diversion: <sip:ann@192.0.2.9>\r\n" if forwarded else ""
+        extra = more + ("\r\nDiversion: <sip:ann@192.0.2.9>\r\n" if forwarded else "")
         data = phone.say("INVITE", same=True, uri=f"sip:{user}@192.0.2.1", body=body, extra=extra)
         self.world.agent_switch.receive(data)
 
@@ -135,7 +154,13 @@ class Switchboards(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, PHONES))
     def cancel(self, which: int) -> None:
-        self._say(which, "CANCEL", same=True, body=b"")
+        self._say(which, "CANCEL", same=True, body=b"", extra="Reason: SIP;cause=487")
+
+    @rule(which=st.integers(0, PHONES), body=st.sampled_from([b"", b"", ANSWER, OTHER_SDP, BROKEN_SDP]))
+    def confirm_a_ring(self, which: int, body: bytes) -> None:
+        phone = self.phones[which % len(self.phones)] if self.phones else None
+        if phone is not None and phone.rseq:
+            self._say(which, "PRACK", body=body, extra=f"RAck: {phone.rseq} 1 INVITE")
 
     @rule(which=st.integers(0, PHONES), body=st.sampled_from([b"", b"", ANSWER, BROKEN_SDP]))
     def acknowledge(self, which: int, body: bytes) -> None:
@@ -143,7 +168,7 @@ class Switchboards(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, PHONES))
     def hang_up(self, which: int) -> None:
-        self._say(which, "BYE")
+        self._say(which, "BYE", extra="Reason: Q.850;cause=16")
 
     @rule(which=st.integers(0, PHONES), body=BODIES, method=st.sampled_from(["INVITE", "UPDATE"]))
     def offer(self, which: int, body: bytes, method: str) -> None:
@@ -234,3 +259,13 @@ Switchboards.TestCase.settings = settings(
     max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestSwitchboards = Switchboards.TestCase
+
+
+class EarlySwitchboards(Switchboards):
+    """The same with the greeting before the answer."""
+
+    EARLY = True
+
+
+EarlySwitchboards.TestCase.settings = Switchboards.TestCase.settings
+TestEarlySwitchboards = EarlySwitchboards.TestCase

@@ -14,7 +14,6 @@ from aftertone.rtp.rtcp import (
     parse,
     pause_ns,
     receiver_report,
-    sender_report,
 )
 
 BLOCK = ReportBlock(0xDEADBEEF, 12, -3, 0x1_FFFE, 77, 5, 6)
@@ -53,18 +52,6 @@ def test_our_own_mistakes() -> None:
             receiver_report(1, cname)
     with pytest.raises(ValueError, match="31 blocks"):
         receiver_report(1, "name", [BLOCK] * 32)
-
-
-def test_a_report_about_what_we_send_comes_back() -> None:
-    report = SenderReport(7, 0x0102030405060708, 160, 50, 8000)
-    assert parse(sender_report(report, "name", [BLOCK])) == Compound((report,), (BLOCK,))
-    assert sender_report(report, "name").startswith(
-        bytes.fromhex("80c80006 00000007 0102030405060708 000000a0 00000032")
-    )
-    long = SenderReport(7, 1, 2, 2**32 + 5, 2**33 + 6)
-    assert parse(sender_report(long, "name")).senders == (SenderReport(7, 1, 2, 5, 6),)
-    with pytest.raises(ValueError, match="31 blocks"):
-        sender_report(report, "name", [BLOCK] * 32)
 
 
 def test_reports_come_every_five_seconds_on_average_and_never_in_step() -> None:

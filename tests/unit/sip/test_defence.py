@@ -166,3 +166,20 @@ def test_another_source_is_served_while_one_is_refused() -> None:
     messages, events = parts(subject)
     assert statuses(messages) == [100]
     assert isinstance(events[0], IncomingCall)
+
+
+def test_nothing_grows_in_a_flood_of_everything() -> None:
+    limits = Limits(calls_a_second=10, unanswered_calls=50, registrations_a_minute=60, strangers_unanswered=500)
+    subject, guard = guarded(limits)
+    most = 0
+    for number in range(6000):
+        method = ("INVITE", "OPTIONS", "REGISTER", "SUBSCRIBE", "BYE", "CANCEL")[number % 6]
+        subject.receive(call(number, method), FLOW, number * S // 1000)
+        subject.advance(number * S // 1000)
+        subject.outputs()
+        held = subject.held()
+        most = max(most, held.server_transactions + held.dialogs + held.timers)
+    assert most <= 3 * 50
+    assert guard.refused[Why.UNANSWERED] > 500
+    run_out(subject, 6 * S)
+    assert subject.held() == Held(0, 0, 0, 0, 0)

@@ -106,6 +106,18 @@ def test_the_registrar_says_for_how_long(extra: str, granted_s: int) -> None:
     assert granted_s * 0.5 <= due_s(made) <= granted_s * 0.9
 
 
+def test_a_registration_that_ran_out_unanswered_is_none() -> None:
+    made = registered()
+    made.ask(FLOW)
+    assert [made.state_at(moment_ns) for moment_ns in (0, 600 * S - 1, 600 * S)] == [
+        State.REGISTERED,
+        State.REGISTERED,
+        State.REGISTERING,
+    ]
+    made.failed("no answer", 601 * S)
+    assert made.state_at(601 * S) is State.FAILING
+
+
 def test_refreshes_are_spread() -> None:
     moments = set()
     for seed in range(20):

@@ -183,7 +183,22 @@ def test_a_caller_may_say_how_long_to_ring(expires: str, seconds: int) -> None:
     subject.receive(request(extra=f"Expires: {expires}"), FLOW, 0)
     assert subject.deadline_ns() == seconds * S
     subject.advance(seconds * S)
-    assert statuses(parts(subject)[0]) == [100, 480]
+    assert statuses(parts(subject)[0]) == [100, 487 if seconds == 30 else 480]
+
+
+def test_a_call_that_rings_on_says_so_every_minute_and_not_after_its_answer() -> None:
+    """RFC 3261 section 13.3.1.1: a proxy gives up after three minutes without a word, and provisional answers get lost."""
+    call = Call()
+    call.answer(180)
+    for minute in (1, 2):
+        call.agent.advance(minute * 60 * S - 1)
+        assert parts(call.agent)[0] == []
+        call.agent.advance(minute * 60 * S)
+        assert statuses(parts(call.agent)[0]) == [180]
+    call.answer(486, 130 * S)
+    call.say("ACK", 1, 130 * S, branch="z9hG4bKone")
+    _, messages, _ = run_out(call.agent, 130 * S)
+    assert 180 not in statuses(messages)
 
 
 def test_peers_of_the_old_rfc_can_call_too() -> None:

@@ -70,3 +70,22 @@ def test_a_head_that_does_not_end_is_given_up_at_the_limit() -> None:
     splitter.feed(b"x")
     assert "too long" in splitter.failed
     assert splitter.pending <= MAX_MESSAGE_BYTES + 1024
+
+
+def test_a_pong_is_taken_once_and_only_when_it_is_awaited() -> None:
+    splitter = StreamSplitter()
+    splitter.awaits_pong = True
+    assert splitter.feed(FIRST + b"\r\n") == [FIRST]
+    assert (splitter.awaits_pong, splitter.pings, splitter.pending) == (False, 0, 0)
+    splitter.awaits_pong = True
+    assert splitter.feed(b"\r\n\r\n\r\n" + SECOND) == [SECOND]
+    assert (splitter.awaits_pong, splitter.pings) == (False, 1)
+
+
+def test_line_ends_alone_are_nothing_unfinished() -> None:
+    splitter = StreamSplitter()
+    for piece in (b"\r", b"\n", b"\r"):
+        assert splitter.feed(piece) == []
+        assert splitter.pending == 0
+    assert splitter.feed(b"\n") == []
+    assert splitter.pings == 1

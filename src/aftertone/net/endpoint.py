@@ -306,13 +306,15 @@ class SipEndpoint:
         """Return whether a call, or whatever else ``lives_on`` knows of, lives on a flow."""
         return self.agent.uses(flow) or any(lives(flow) for lives in self.lives_on)
 
-    def bound_host(self, flow: Flow) -> str | None:
+    def bound_host(self, remote: Address) -> str | None:
         """Return the address that a connection to a peer must come from; None leaves it to the kernel."""
-        family = family_of(flow.remote[0])
+        family = family_of(remote[0])
         bound = [host for host in self._hosts if family_of(host) == family]
         if not bound or any(host in WILDCARDS for host in bound):
             return None
-        host = self._routes.towards(flow.remote)
+        if len(bound) == 1:
+            return bound[0]
+        host = self._routes.towards(remote)
         return host if host in bound else bound[0]
 
     def datagram(self, data: bytes, address: SocketName, host: str) -> None:
@@ -334,7 +336,7 @@ class SipEndpoint:
             return told, port
         if host and host not in WILDCARDS:
             return host, port
-        return self.bound_host(Flow(transport, remote, ("", 0))) or self._routes.towards(remote), port
+        return self.bound_host(remote) or self._routes.towards(remote), port
 
     # Inside
 
@@ -405,7 +407,7 @@ class SipEndpoint:
             self._streams.send(data, flow)
             return
         family = family_of(flow.remote[0])
-        port = self._datagrams.get(flow.local[0]) or self._datagrams.get(self.bound_host(flow) or "")
+        port = self._datagrams.get(flow.local[0]) or self._datagrams.get(self.bound_host(flow.remote) or "")
         if port is None or family_of(port.host) != family:
             port = next((one for host, one in self._datagrams.items() if family_of(host) == family), None)
         if port is None or port.transport is None or not is_literal(flow.remote[0]):

@@ -106,15 +106,24 @@ class Baresip:
 
 @contextmanager
 def baresip(
-    machine: Machine, folder: Path, codec: Codec, said: Samples, *, caller: str, account: str = ""
+    machine: Machine,
+    folder: Path,
+    codec: Codec,
+    said: Samples,
+    *,
+    caller: str,
+    account: str = "",
+    uri: str = "",
+    settings: str = "",
 ) -> Iterator[Baresip]:
     """A softphone that calls the machine from ``sip:caller@...`` with this codec alone and says ``said`` (at the codec's rate).
 
     ``account``: further parameters of its account, such as ``auth_user=ann;auth_pass=secret``, or ``mediaenc=srtp-mand`` for keys in
-    RTP/SAVP (``srtp``: in RTP/AVP, ``srtp-mandf``: in RTP/SAVPF).
+    RTP/SAVP (``srtp``: in RTP/AVP, ``srtp-mandf``: in RTP/SAVPF). ``uri``: another way into the machine; ``settings``: further
+    lines of its configuration.
     """
     whole = f"<sip:{caller}@127.0.0.1>;regint=0;{account}"
-    with _started(folder, codec, said, whole, f"/dial {machine.uri}") as one:
+    with _started(folder, codec, said, whole, f"/dial {uri or machine.uri}", settings=settings) as one:
         yield one
 
 
@@ -128,7 +137,7 @@ def waiting_baresip(folder: Path, codec: Codec, said: Samples, *, port: int, acc
 
 @contextmanager
 def _started(
-    folder: Path, codec: Codec, said: Samples, account: str, command: str | None, port: int = 0
+    folder: Path, codec: Codec, said: Samples, account: str, command: str | None, port: int = 0, settings: str = ""
 ) -> Iterator[Baresip]:
     modules = require_modules(codec)
     folder.mkdir()
@@ -141,6 +150,7 @@ def _started(
     if "mediaenc" in account:
         require_module(modules, "srtp.so")
         configuration += "module srtp.so\n"
+    configuration += settings
     (folder / "config").write_text(configuration)
     (folder / "accounts").write_text(f"{account};audio_codecs={NAMES[codec]}\n")
     (folder / "contacts").write_text("")

@@ -19,7 +19,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -28,14 +28,15 @@ from aftertone.config import Settings
 from aftertone.errors import AftertoneError, BusyError, StorageError
 from aftertone.journal.record import Begin, End, Event, Kind
 from aftertone.media.plane import KeyPressed, LongestReached, MediaEvent, Plane, Played, Silent, ToneHeard
-from aftertone.model import Caller, Codec, EndReason, Envelope, Mailbox
+from aftertone.model import Caller, Codec, EndReason, Envelope
 from aftertone.net.endpoint import SipEndpoint
+from aftertone.roles.calls import Live, Media, Ringing
 from aftertone.roles.clips import Clips, Track
 from aftertone.roles.clock import LineClock
 from aftertone.roles.durability import Durability
 from aftertone.roles.early import EarlyGreetings
 from aftertone.roles.notes import MAX_REASON, Journal, Notes, readable_text
-from aftertone.roles.peers import Peer, Peers, Turned
+from aftertone.roles.peers import Peers, Turned
 from aftertone.roles.refusals import SDP_TYPE, Refusals
 from aftertone.roles.routing import mailbox_of, origin_of
 from aftertone.roles.secrecy import Secrecies, suite_of
@@ -46,98 +47,16 @@ from aftertone.sdp import negotiation
 from aftertone.sdp.crypto import Policy
 from aftertone.sdp.negotiation import MediaPlan
 from aftertone.sip import events as sip
-from aftertone.sip.diversion import Diversion, diversion_of
+from aftertone.sip.diversion import diversion_of
 from aftertone.sip.flow import Flow
 from aftertone.sip.identity import claims_of, target_user
 from aftertone.sip.message import Request, serialize
 from aftertone.sip.reliable import is_reliable, is_required
 from aftertone.sip.trace import Recorder, blanked
-from aftertone.voicemail.call import Call
 from aftertone.voicemail.deposit import DURABLE_WITHIN_S, HangUp
 from aftertone.voicemail.directory import Directory
 
 END_WITHIN_S: Final = 4.0
-
-
-@dataclass(slots=True)
-class Ringing:
-    """An INVITE that has not been answered yet."""
-
-    event: sip.IncomingCall
-    mailbox: Mailbox
-    reason: str
-    row: int
-    port: int
-    peer: Peer
-    diversion: Diversion | None
-    timer: asyncio.TimerHandle | None = None
-    media: Media | None = None
-    """What was described before the answer."""
-    said: bytes = field(default=b"", repr=False)
-    """Our description, when the 200 has to say it again."""
-    greeted: bool = False
-
-
-@dataclass(slots=True)
-class Media:
-    """What was agreed about one call's sound, and what the next description of ours must say."""
-
-    host: str
-    port: int
-    session_id: int
-    version: int = 0
-    offer: bytes = field(default=b"", repr=False)
-    plan: MediaPlan | None = None
-    srtp: Policy | None = None
-    """Policy of the account or trunk that the call came by; None leaves it to the settings."""
-
-
-@dataclass(slots=True)
-class Live:
-    """An answered call: the ports of its script."""
-
-    board: Switchboard
-    row: int
-    number: int
-    envelope: Envelope
-    media: Media
-    dialog: sip.DialogId
-    invite: sip.TransactionId
-    call: Call = field(init=False)
-    bye: sip.TransactionId | None = None
-    confirmed: bool = False
-    clip: str = ""
-    """What was played last."""
-    waiting: asyncio.TimerHandle | None = None
-    kept: bool = False
-    """The end is durable: only then may a BYE be answered with 200."""
-    greeted: bool = False
-    """The greeting was played before the answer."""
-    held: bool = False
-    """The caller has put us on hold."""
-    cancelled: bool = False
-    """The caller gave up before the 200 could go out: there is nobody to say goodbye to."""
-
-    def __post_init__(self) -> None:
-        self.call = Call(self)
-
-    def play(self, clip: str) -> None:
-        self.board.play(self, clip)
-
-    def stop_playing(self) -> None:
-        self.board.plane.stop(self.row)
-
-    def start_recording(self) -> None:
-        self.board.plane.record(self.row, self.number, time.monotonic_ns())
-
-    def end_recording(self, reason: EndReason) -> None:
-        self.board.end_recording(self, reason)
-
-    def hang_up(self) -> None:
-        self.board.endpoint.bye(self.dialog)
-
-    def confirm_hang_up(self) -> None:
-        self.board.confirm_hang_up(self)
 
 
 class Switchboard:

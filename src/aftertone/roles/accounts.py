@@ -154,12 +154,9 @@ class Accounts:
         """Return an alarm for each account that is not registered; its words stay the same while the trouble does."""
         alarms = []
         for name, one in self._all.items():
-            reason = one.reason if isinstance(one, Unusable) else one.registration.reason
-            if not reason:
-                continue
-            goes_on = "Mend its settings." if isinstance(one, Unusable) else "It is tried again by itself."
-            text = f"Account {name} is not registered, so its calls do not arrive: {reason}. {goes_on}"
-            alarms.append({"code": "account", "text": text})
+            text = self._alarm_of(one)
+            if text:
+                alarms.append({"code": "account", "text": f"Account {name} {text}"})
         return alarms
 
     def metrics(self) -> dict[str, float]:
@@ -172,6 +169,19 @@ class Accounts:
             "registrations_asked_total": sum(one.attempts for one in self._lines.values()),
             "registrations_failed_total": sum(one.failures for one in self._lines.values()),
         }
+
+    def _alarm_of(self, one: Enrolment | Unusable) -> str:
+        if isinstance(one, Unusable):
+            return f"is not registered, so its calls do not arrive: {one.reason}. Mend its settings."
+        registration, now_ns = one.registration, time.monotonic_ns()
+        reason = registration.reason_at(now_ns)
+        if not reason:
+            return ""
+        if registration.expires_ns is not None and registration.expires_ns > now_ns:
+            return (
+                f"could not renew its registration: {reason}. Calls arrive until it ends. It is tried again by itself."
+            )
+        return f"is not registered, so its calls do not arrive: {reason}. It is tried again by itself."
 
     def _standing_of(self, one: Enrolment | Unusable) -> dict[str, object]:
         told: dict[str, object] = {"name": one.account.name, "registrar": one.account.registrar}
@@ -186,7 +196,7 @@ class Accounts:
             **told,
             "address": one.who.address,
             "state": registration.state_at(now_ns).value,
-            "reason": registration.reason,
+            "reason": registration.reason_at(now_ns),
             "server": "" if one.target is None else shown_target(one.target),
             "since_s": round((now_ns - registration.since_ns) / 1e9),
             "expires_s": seconds(registration.expires_ns),

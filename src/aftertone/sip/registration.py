@@ -40,6 +40,8 @@ SLOW_NS: Final = 1800 * SECOND_NS
 """The pause after a refusal that only a person can mend."""
 LONGEST_S: Final = 7 * 86_400
 """More than this is neither asked for (423) nor believed (200)."""
+PATIENCE_NS: Final = 40 * SECOND_NS
+"""A server that says nothing is given up after 32 s; where there are several, people hear of it before the last one."""
 SHORTEST_REFRESH_NS: Final = 2 * SECOND_NS
 """A registrar that grants a second must not be asked twice in it."""
 PERMANENT: Final = {
@@ -135,6 +137,8 @@ class Registration:
         self._expires_s = who.expires_s
         self._plain = self._leaving = self._removing = self._relearned = False
         self._steps = self._failures = 0
+        self._trouble = ""
+        """What the servers that were asked so far in this round said."""
 
     def deadline_ns(self) -> int | None:
         """Return when to ``ask``; None while an answer is awaited, and when all is over."""
@@ -144,6 +148,15 @@ class Registration:
         """Return how it stands for whoever looks: a registration that ran out while its refresh is unanswered is none."""
         expired = self.expires_ns is not None and self.expires_ns <= now_ns
         return State.REGISTERING if self.state is State.REGISTERED and expired else self.state
+
+    def reason_at(self, now_ns: int) -> str:
+        """Return why there is no registration, for a person; empty when there is one, or one may come any moment."""
+        if self.state_at(now_ns) is not State.REGISTERING:
+            return self.reason
+        since_ns = self.since_ns if self.state is State.REGISTERING or self.expires_ns is None else self.expires_ns
+        if now_ns - since_ns < PATIENCE_NS:
+            return ""
+        return self._trouble or "no server has answered yet"
 
     def ask(self, flow: Flow) -> Register:
         """Return the request to send over ``flow`` now; ``answered`` or ``failed`` must follow."""
@@ -184,7 +197,7 @@ class Registration:
         elif status in PERMANENT:
             self._fail(f"{PERMANENT[status]} ({_shown(response)})", now_ns, slow=True)
         elif status in PASSING_ON and others:
-            self._next_server(now_ns)
+            self._next_server(f"the registrar refuses ({_shown(response)})", now_ns)
         else:
             what = "sends us elsewhere" if status < 400 else "refuses"
             self._fail(f"the registrar {what} ({_shown(response)})", now_ns, at_least_s=_retry_after_s(response))
@@ -195,7 +208,7 @@ class Registration:
         if self._leaving:
             self._end(now_ns)
         elif others:
-            self._next_server(now_ns)
+            self._next_server(reason, now_ns)
         else:
             self._fail(reason, now_ns)
 
@@ -221,6 +234,7 @@ class Registration:
             return
         self._bound = self._contact
         self._steps = self._failures = 0
+        self._trouble = ""
         self.expires_ns = now_ns + granted_s * SECOND_NS
         params = mine.params if mine is not None else {}
         self.public_gruu = unquote(params.get("pub-gruu") or "")
@@ -300,7 +314,8 @@ class Registration:
         else:
             self._fail(otherwise, now_ns)
 
-    def _next_server(self, now_ns: int) -> None:
+    def _next_server(self, trouble: str, now_ns: int) -> None:
+        self._trouble = trouble
         self._steps = 0
         self._deadline_ns = now_ns
 

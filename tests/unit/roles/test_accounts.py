@@ -216,6 +216,22 @@ def test_the_server_that_holds_the_registration_is_asked_first_and_without_a_nam
     play(story)
 
 
+def test_a_registration_that_cannot_be_renewed_is_told_before_it_ends() -> None:
+    async def story(registrar: Registrar) -> None:
+        registrar.expires_s = 4
+        world = World(one())
+        world.targets = [target(registrar)]
+        async with running(world):
+            await world.until("registered")
+            registrar.answers = [403]
+            await world.until("failing")
+            [alarm] = world.accounts.alarms()
+            assert alarm["text"].startswith("Account home could not renew its registration: the registrar forbids it")
+            assert "Calls arrive until it ends." in alarm["text"]
+
+    play(story)
+
+
 def test_a_lost_connection_is_made_again_at_once() -> None:
     async def story(registrar: Registrar) -> None:
         world = World(one())

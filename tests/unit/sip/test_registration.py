@@ -118,6 +118,26 @@ def test_a_registration_that_ran_out_unanswered_is_none() -> None:
     assert made.state_at(601 * S) is State.FAILING
 
 
+def test_whoever_waits_long_hears_what_the_servers_said_so_far() -> None:
+    made = subject()
+    made.ask(FLOW)
+    assert [made.reason_at(moment_s * S) for moment_s in (0, 39, 40)] == ["", "", "no server has answered yet"]
+    made.failed("no answer from the first", 32 * S, others=True)
+    assert [made.reason_at(moment_s * S) for moment_s in (39, 40)] == ["", "no answer from the first"]
+    made.ask(FLOW)
+    made.answered(answer(200, "Expires: 600"), 60 * S)
+    assert made.reason_at(100 * S) == ""
+    made.ask(FLOW)
+    made.answered(answer(503), 400 * S, others=True)
+    assert [made.reason_at(moment_s * S) for moment_s in (500, 660, 700)] == [
+        "",
+        "",
+        "the registrar refuses (503 Because)",
+    ]
+    made.failed("no answer from the last", 700 * S)
+    assert made.reason_at(700 * S) == "no answer from the last"
+
+
 def test_refreshes_are_spread() -> None:
     moments = set()
     for seed in range(20):

@@ -11,6 +11,7 @@ import pytest
 from aftertone.errors import EnvironmentFault, UsageError
 from aftertone.net.connection import ConnectionLimits
 from aftertone.net.endpoint import SipEndpoint
+from aftertone.sip.budgets import Guard, Limits, Why
 from aftertone.sip.events import (
     ByeFinished,
     CallAnswered,
@@ -28,6 +29,7 @@ from aftertone.sip.events import (
 from aftertone.sip.flow import Flow, Transport
 from aftertone.sip.message import Request, Response, parse
 from aftertone.sip.settings import AgentSettings, Timing
+from aftertone.sip.trace import Recorder
 from tests.unit.net.party import LOCAL, Party, dial, with_parties
 from tests.unit.sip.kit import SDP, request
 
@@ -411,3 +413,26 @@ def test_requests_of_ours_arrive_as_they_were_written() -> None:
         assert event.flow.remote == (LOCAL, one.endpoint.port)
 
     with_parties(test)
+
+
+@pytest.mark.parametrize("transport", ["UDP", "TCP"])
+def test_messages_beyond_the_budget_are_dropped_before_anybody_sees_them(transport: Transport) -> None:
+    guard, recorder = Guard(Limits(messages_a_second=0.8)), Recorder()
+
+    async def test(one: Party, two: Party) -> None:
+        flow = one.endpoint.flow_to((LOCAL, two.endpoint.port), transport)
+        for _ in range(4):
+            one.endpoint.request("OPTIONS", f"sip:{LOCAL}", from_uri="sip:one@127.0.0.1", flow=flow)
+            await one.wait_for(RequestAnswered)
+            one.events.clear()
+        for _ in range(3):
+            one.endpoint.request("OPTIONS", f"sip:{LOCAL}", from_uri="sip:one@127.0.0.1", flow=flow)
+        async with asyncio.timeout(5):
+            while guard.refused[Why.MESSAGES] < 3:  # noqa: ASYNC110 - it is refused in silence
+                await asyncio.sleep(0.01)
+        assert two.endpoint.agent.stats["answered_200"] == 4
+        traces = recorder.latest()
+        assert [[message.sent for message in trace.messages] for trace in traces] == [[False, True]] * 4
+        assert {message.transport for trace in traces for message in trace.messages} == {transport}
+
+    with_parties(test, guard=guard, recorder=recorder)

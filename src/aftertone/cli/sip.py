@@ -12,17 +12,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from aftertone.cli.lamps import lamp_facts, print_lamps
 from aftertone.cli.options import DEFAULT_DATA, Config, Data, Json, machine
 from aftertone.config import Settings
 from aftertone.roles.folder import read_status
 from aftertone.sip.flow import bracketed
 
-app = typer.Typer(help="Accounts, trunks and transports.", no_args_is_help=True)
+app = typer.Typer(help="Accounts, trunks, phones, lamps and transports.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """Accounts, trunks and transports."""
+    """Accounts, trunks, phones, lamps and transports."""
 
 
 @app.command()
@@ -49,6 +50,7 @@ def status(data: Data = DEFAULT_DATA, config: Config = None, as_json: Json = Fal
             }
             for trunk in settings.sip.trunks
         ],
+        **lamp_facts(line, settings),
     }
     if as_json:
         typer.echo(json.dumps(value, ensure_ascii=False))
@@ -108,6 +110,7 @@ def _print(value: Mapping[str, Any]) -> None:
             )
         typer.echo("")
         Console().print(table)
+    print_lamps(value)
 
 
 def _moment(unix_ms: int | None) -> str:

@@ -302,6 +302,11 @@ class SipEndpoint:
         self.agent.transport_failed(flow, self._clock_ns(), why)
         self._flush_soon()
 
+    def may_connect(self, host: str, cost: int) -> bool:
+        """Take a connection out of its source's budget; False when that is used up."""
+        now_ns = self._clock_ns()
+        return all(self.guard.message(host, now_ns) for _ in range(cost))
+
     def in_use(self, flow: Flow) -> bool:
         """Return whether a call, or whatever else ``lives_on`` knows of, lives on a flow."""
         return self.agent.uses(flow) or any(lives(flow) for lives in self.lives_on)

@@ -14,7 +14,6 @@ it does not come about, or shows a certificate that does not stand for its host,
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 import ssl
 from collections import Counter
@@ -24,6 +23,7 @@ from typing import Final, Protocol
 from aftertone.net.addresses import is_literal, plain_address
 from aftertone.net.connection import Connection, ConnectionLimits
 from aftertone.net.tls import Tls
+from aftertone.sip.budgets import source_of
 from aftertone.sip.flow import Address, Flow, Transport
 
 MAX_CONNECTING: Final = 64
@@ -33,6 +33,9 @@ MAX_QUEUED_BYTES: Final = 65_536
 """Bytes that may wait for a connection that is being opened."""
 UNHEARD_MS: Final = 60_000
 """How long bytes on a connection of ours may go unacknowledged before it counts as lost."""
+CONNECTION_COST: Final = 1
+HANDSHAKE_COST: Final = 10
+"""Of a connection that comes, in messages of its source's budget: a handshake takes about as long as ten."""
 SHUTDOWN_S: Final = 0.5
 """For a peer to say that it has seen the end of a TLS connection; a line that stops has less than two seconds for everything."""
 
@@ -48,6 +51,9 @@ class StreamsOwner(Protocol):
 
     def stream_failed(self, flow: Flow, why: str) -> None:
         """Hear that a connection could not be opened."""
+
+    def may_connect(self, host: str, cost: int) -> bool:
+        """Return whether a source may connect once more; ``cost`` is in messages of its budget."""
 
     def local_towards(self, remote: Address, transport: Transport) -> Address:
         """Return our address as a peer reaches it."""
@@ -150,7 +156,7 @@ class Streams:
                 return None
         else:
             secure = transport.get_extra_info("ssl_object") is not None
-            if connection not in self._places and not self.take_place(connection, transport):
+            if connection not in self._places and not self.take_place(connection, transport, CONNECTION_COST):
                 return None
             kind: Transport = "TLS" if secure else "TCP"
             remote = plain_address(transport.get_extra_info("peername"))
@@ -182,8 +188,8 @@ class Streams:
 
     # Places
 
-    def take_place(self, protocol: asyncio.Protocol, transport: asyncio.Transport) -> bool:
-        """Count a connection that came; False when there are too many, in all or from its source."""
+    def take_place(self, protocol: asyncio.Protocol, transport: asyncio.Transport, cost: int) -> bool:
+        """Count a connection that came; False when there are too many, in all, from its source or in this second."""
         name = transport.get_extra_info("peername")
         if name is None:
             # Reset before we looked.
@@ -193,6 +199,8 @@ class Streams:
             self._stats["connections_refused"] += 1
         elif self._from[source] >= self._limits.max_from_one:
             self._stats["connections_refused_source"] += 1
+        elif not self._owner.may_connect(name[0], cost):
+            self._stats["connections_refused_budget"] += 1
         else:
             self._places[protocol] = source
             self._from[source] += 1
@@ -213,7 +221,9 @@ class Streams:
 
     def door_opened(self, door: _Door, transport: asyncio.Transport) -> bool:
         """Begin the handshake of a connection that came; False when it is one too many."""
-        if self._closing or self.tls is None or self.tls.server is None or not self.take_place(door, transport):
+        if self._closing or self.tls is None or self.tls.server is None:
+            return False
+        if not self.take_place(door, transport, HANDSHAKE_COST):
             return False
         self._start(self._shake_hands(door, transport, self.tls.server))
         return True
@@ -319,13 +329,3 @@ class _Door(asyncio.Protocol):
 def _host_of(flow: Flow) -> str:
     """Return what the certificate of the peer must stand for."""
     return flow.hostname or flow.remote[0]
-
-
-def source_of(host: str) -> str:
-    """Return what counts as one source: an IPv4 address, or the 64 bits of an IPv6 network that one customer has."""
-    address = ipaddress.ip_address(host.partition("%")[0])
-    if address.version == 4:
-        return host
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((address, 64), strict=False).network_address)

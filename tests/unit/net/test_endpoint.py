@@ -418,10 +418,12 @@ def test_requests_of_ours_arrive_as_they_were_written() -> None:
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
 def test_messages_beyond_the_budget_are_dropped_before_anybody_sees_them(transport: Transport) -> None:
     guard, recorder = Guard(Limits(messages_a_second=0.8)), Recorder()
+    # A connection counts as a message.
+    heard = 4 if transport == "UDP" else 3
 
     async def test(one: Party, two: Party) -> None:
         flow = one.endpoint.flow_to((LOCAL, two.endpoint.port), transport)
-        for _ in range(4):
+        for _ in range(heard):
             one.endpoint.request("OPTIONS", f"sip:{LOCAL}", from_uri="sip:one@127.0.0.1", flow=flow)
             await one.wait_for(RequestAnswered)
             one.events.clear()
@@ -430,9 +432,9 @@ def test_messages_beyond_the_budget_are_dropped_before_anybody_sees_them(transpo
         async with asyncio.timeout(5):
             while guard.refused[Why.MESSAGES] < 3:  # noqa: ASYNC110 - it is refused in silence
                 await asyncio.sleep(0.01)
-        assert two.endpoint.agent.stats["answered_200"] == 4
+        assert two.endpoint.agent.stats["answered_200"] == heard
         traces = recorder.latest()
-        assert [[message.sent for message in trace.messages] for trace in traces] == [[False, True]] * 4
+        assert [[message.sent for message in trace.messages] for trace in traces] == [[False, True]] * heard
         assert {message.transport for trace in traces for message in trace.messages} == {transport}
 
     with_parties(test, guard=guard, recorder=recorder)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from aftertone.net.connection import ConnectionLimits
-from aftertone.net.streams import source_of
 from aftertone.net.tls import Tls
+from aftertone.sip.budgets import Guard, Limits, Why
 from aftertone.sip.events import (
     ByeFinished,
     CallAnswered,
@@ -454,8 +454,20 @@ def test_a_connection_comes_from_an_address_that_we_listen_on() -> None:
     with_parties(test, {"hosts": ("127.0.0.2",)})
 
 
-def test_what_counts_as_one_source() -> None:
-    assert source_of("192.0.2.1") == "192.0.2.1"
-    assert source_of("::ffff:192.0.2.1") == "192.0.2.1"
-    assert source_of("2001:db8:1:2:3::4") == source_of("2001:db8:1:2::9%eth0") == "2001:db8:1:2::"
-    assert source_of("2001:db8:1:3::9") != source_of("2001:db8:1:2::9")
+def test_connections_come_out_of_the_budget_of_their_source(tmp_path: Path) -> None:
+    async def test(one: Party, two: Party) -> None:
+        for _ in range(10):
+            reader, writer = await asyncio.open_connection(LOCAL, two.endpoint.tls_port)
+            writer.close()
+            with suppress(ConnectionError):
+                await reader.read()
+        await until(lambda: not two.endpoint.connections)
+        assert two.endpoint.stats["connections_refused_budget"] == 5
+        assert two.endpoint.stats["tls_handshake_errors"] == 5
+        assert two.endpoint.guard.refused[Why.MESSAGES] == 5
+
+    authority = Authority(tmp_path)
+    guard = Guard(Limits(messages_a_second=10))
+    with_parties(
+        test, tls=Tls(*authority.issue("pbx", [LOCAL])), tls_port=0, guard=guard, clock_ns=lambda: 1_000_000_000
+    )

@@ -8,6 +8,7 @@ seen, so a lost 200 was not sent again; and a refresh that said nothing of timer
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import random
 from collections.abc import Callable
@@ -37,7 +38,9 @@ from aftertone.sip.events import (
     ReofferReceived,
     SessionExpired,
     TransactionId,
+    Transmit,
 )
+from aftertone.sip.flow import Address, Flow
 from aftertone.sip.settings import AgentSettings
 from tests.unit.sip.kit import MS, S, Wire, seeded, statuses
 
@@ -47,6 +50,8 @@ CALLS = 2
 TYPE = "application/sdp"
 EMPTY = (0, 0, 0, 0, 0)
 PINNED = (2244, 2514, 3797, 5012, 5576)
+
+CALLER: Address = ("192.0.2.10", 5060)
 
 Pair = tuple[bytes, bytes]
 
@@ -375,3 +380,113 @@ def test_a_caller_that_vanishes_is_a_deposit_that_ends() -> None:
         assert (held.server_transactions, held.client_transactions, held.dialogs, held.timers) == (0, 0, 0, 0), seed
         expired += "SessionExpired" in called.seen
     assert expired > 30
+
+
+class Fork:
+    """A proxy that rings two phones at once, over a bad network; it passes everything on and keeps to one Via."""
+
+    def __init__(self, seed: int, loss: float) -> None:
+        self.rng = random.Random(seed)
+        self.now_ns = 0
+        self.network = bad_network(loss)
+        self.caller = Agent(AgentSettings(session_expires_s=90), seeded(3 * seed))
+        self.phones = [Agent(AgentSettings(), seeded(3 * seed + 1 + number)) for number in range(2)]
+        self.flying: list[tuple[int, int, Agent, bytes, Flow]] = []
+        self.count = itertools.count()
+        self.outcomes: list[Event] = []
+        self.ended: list[DialogId] = []
+        self.answered: dict[DialogId, bool] = {}
+        self.later: list[tuple[int, int, Callable[[], None]]] = []
+
+    def after(self, delay_ns: int, what: Callable[[], None]) -> None:
+        self.later.append((self.now_ns + delay_ns, next(self.count), what))
+
+    def carry(self) -> None:
+        """Give what the caller says to the phone that it is for, or to both; and what a phone says to the caller."""
+        busy = True
+        while busy:
+            busy = False
+            for output in self.caller.outputs():
+                busy = True
+                if isinstance(output, Transmit):
+                    for number in range(2):
+                        if output.flow.remote[0] in ("192.0.2.20", f"192.0.2.{21 + number}"):
+                            self.send(
+                                self.phones[number], output.data, Flow("UDP", CALLER, (f"192.0.2.{21 + number}", 5060))
+                            )
+                else:
+                    self.hear(output)
+            for number, phone in enumerate(self.phones):
+                for output in phone.outputs():
+                    busy = True
+                    if isinstance(output, Transmit):
+                        self.send(self.caller, output.data, Flow("UDP", (f"192.0.2.{21 + number}", 5060), CALLER))
+                    else:
+                        self.ring(phone, output)
+
+    def send(self, to: Agent, data: bytes, flow: Flow) -> None:
+        for delay_ns in self.network(self.rng):
+            heapq.heappush(self.flying, (self.now_ns + delay_ns, next(self.count), to, data, flow))
+
+    def ring(self, phone: Agent, event: Event) -> None:
+        if isinstance(event, IncomingCall):
+            phone.respond(event.transaction_id, 183, body=b"early", content_type=TYPE, now_ns=self.now_ns)
+            self.answered[event.dialog_id] = False
+            if self.rng.random() < 0.8:
+                self.after(self.rng.randrange(3 * S), lambda: self.take(phone, event))
+        elif isinstance(event, DialogEnded):
+            self.ended.append(event.dialog_id)
+            phone.respond(event.transaction_id, 200, now_ns=self.now_ns)
+        elif isinstance(event, ByeFinished):
+            self.ended.append(event.dialog_id)
+
+    def take(self, phone: Agent, event: IncomingCall) -> None:
+        self.answered[event.dialog_id] = True
+        phone.respond(event.transaction_id, 200, body=b"answer", content_type=TYPE, now_ns=self.now_ns)
+
+    def hear(self, event: Event) -> None:
+        if isinstance(event, CallAnswered | CallFailed):
+            self.outcomes.append(event)
+        if isinstance(event, CallAnswered):
+            dialog = event.dialog_id
+            self.after(self.rng.randrange(20 * S), lambda: self.caller.bye(dialog, self.now_ns))
+        elif isinstance(event, DialogEnded):
+            self.caller.respond(event.transaction_id, 200, now_ns=self.now_ns)
+
+    def run(self) -> Fork:
+        flow = Flow("UDP", ("192.0.2.20", 5060), CALLER)
+        self.caller.invite("sip:b@192.0.2.20", from_uri="sip:a@x", body=b"o", content_type=TYPE, flow=flow, now_ns=0)
+        for _ in range(20_000):
+            self.carry()
+            self.later.sort()
+            agents = (self.caller, *self.phones)
+            times = [one.deadline_ns() for one in agents]
+            times += [self.flying[0][0] if self.flying else None, self.later[0][0] if self.later else None]
+            coming = [time_ns for time_ns in times if time_ns is not None]
+            if not coming:
+                return self
+            self.now_ns = max(self.now_ns, min(coming))
+            while self.flying and self.flying[0][0] <= self.now_ns:
+                _, _, to, data, way = heapq.heappop(self.flying)
+                to.receive(data, way, self.now_ns)
+            if self.later and self.later[0][0] <= self.now_ns:
+                self.later.pop(0)[2]()
+            for one in agents:
+                one.advance(self.now_ns)
+        raise AssertionError("the fork does not come to rest")
+
+
+def test_a_forked_call_has_one_outcome_and_every_phone_that_took_it_is_let_go() -> None:
+    both = 0
+    for seed in range(600):
+        fork = Fork(seed, loss=(seed % 3) * 0.1).run()
+        assert len(fork.outcomes) == 1, seed
+        for one in (fork.caller, *fork.phones):
+            held = one.held()
+            assert (held.server_transactions, held.client_transactions, held.dialogs, held.timers) == (0, 0, 0, 0), seed
+            assert held.calls_placed == 0, seed
+        taken = {dialog for dialog, was_taken in fork.answered.items() if was_taken}
+        assert len(fork.ended) == len(set(fork.ended)), seed
+        assert set(fork.ended) <= taken, seed
+        both += len(fork.ended) == 2
+    assert both > 100, "two phones answered, and the second was let go"

@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 TO_ONE_ADDRESS: Final = 30
 """A PBX through which everybody calls; a liar could have 30 x 64 kbit/s sent to somebody for the length of a greeting."""
+LONGEST_S: Final = 120.0
+"""A longer greeting follows the answer: with the rings before it, it would come near the four minutes after which an INVITE is over."""
 PATIENCE_S: Final = 2.0
 """Longer than the greeting by this much, the caller waits for nothing: the ticks have stopped."""
 
@@ -42,9 +44,9 @@ class EarlyGreetings(Generic[T]):
         self._loop = asyncio.get_running_loop()
         self._rows: dict[int, _Greeted[T]] = {}
 
-    def has_room(self, address: str) -> bool:
-        """Tell whether one more may be greeted at this address."""
-        return sum(one.address == address for one in self._rows.values()) < TO_ONE_ADDRESS
+    def has_room(self, address: str, seconds: float) -> bool:
+        """Tell whether one more may be greeted at this address, for so long."""
+        return seconds <= LONGEST_S and sum(one.address == address for one in self._rows.values()) < TO_ONE_ADDRESS
 
     def begin(self, row: int, call: T, address: str, seconds: float) -> None:
         """The greeting of ``call`` plays on ``row`` and takes so long."""

@@ -247,10 +247,13 @@ class Switchboard:
         if not request.body or ringing.media is not None or self._admission() is not None:
             return False
         body, plan = self._open_media(ringing, 183)
-        if plan is None or plan.remote is None or is_on_hold(plan) or not self._early.has_room(plan.remote[0]):
+        if plan is None or plan.remote is None or is_on_hold(plan):
             ringing.media, ringing.said = None, b""
             return False
         track = self._clips.track("greeting", ringing.mailbox.name, plan.codec, plan.ptime_ms)
+        if not self._early.has_room(plan.remote[0], track.seconds):
+            ringing.media, ringing.said = None, b""
+            return False
         self._early.begin(ringing.row, ringing, plan.remote[0], track.seconds)
         ringing.greeted = True
         self.counters["greeted_early"] += 1

@@ -7,6 +7,7 @@ import pytest
 from aftertone.journal.record import Kind
 from aftertone.media.plane import KeyPressed, Played
 from aftertone.model import EndReason
+from aftertone.roles import early
 from aftertone.roles.early import TO_ONE_ADDRESS
 from aftertone.sdp import negotiation
 from aftertone.sip import events as sip
@@ -174,11 +175,13 @@ def test_the_greeting_is_played_before_the_answer_and_the_beep_comes_with_it() -
     caller = world.invite()
     world.loop.advance(15)
     assert caller.answers == [180, 183]
-    early = world.switch.bodies[caller.transaction]
+    described = world.switch.bodies[caller.transaction]
     assert world.journal.begins == [], "nothing is recorded, so nothing begins"
     world.hear(Played(0))
     assert caller.answers == [180, 183, 200]
-    assert world.switch.bodies[caller.transaction] == early, "a 183 that may be lost says nothing that the 200 need not"
+    assert world.switch.bodies[caller.transaction] == described, (
+        "a 183 that may be lost says nothing that the 200 need not"
+    )
     caller.confirm()
     assert "play beep" not in world.story, "the beginning is not durable yet"
     world.sync()
@@ -239,6 +242,13 @@ def test_no_more_than_some_are_greeted_early_at_one_address() -> None:
     assert [caller.answers[-1] for caller in callers] == [183] * TO_ONE_ADDRESS + [200]
 
 
+def test_a_long_greeting_follows_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An INVITE that rings and is greeted for four minutes would be over before its answer."""
+    monkeypatch.setattr(early, "LONGEST_S", 0.9)
+    world = World(early_media=True, rings=0)
+    assert world.invite().answers == [200]
+
+
 def test_a_new_offer_before_the_answer_may_move_the_sound_and_change_no_codec() -> None:
     world = World(early_media=True, rings=0)
     caller = world.invite(extra="Supported: 100rel")
@@ -258,13 +268,13 @@ def test_a_new_offer_while_it_only_rings_is_refused() -> None:
 def test_early_media_with_the_real_agent_waits_for_the_prack_before_the_200() -> None:
     world = World(early_media=True, agent_inside=True, rings=0)
     world.agent_switch.receive(request(uri="sip:main@192.0.2.1", extra="Supported: 100rel"))
-    early = world.sent[-1]
-    assert isinstance(early, Response)
-    assert (early.status, early.get("require"), bool(early.body)) == (183, "100rel", True)
+    progress = world.sent[-1]
+    assert isinstance(progress, Response)
+    assert (progress.status, progress.get("require"), bool(progress.body)) == (183, "100rel", True)
     world.hear(Played(0))
-    assert world.sent[-1] is early, "the 200 waits"
-    rack = f"RAck: {early.get('rseq')} 1 INVITE"
-    to_tag = early.to.tag
+    assert world.sent[-1] is progress, "the 200 waits"
+    rack = f"RAck: {progress.get('rseq')} 1 INVITE"
+    to_tag = progress.to.tag
     world.agent_switch.receive(request("PRACK", branch="z9hG4bKp", to_tag=to_tag, cseq=2, extra=rack))
     statuses = [message.status for message in world.sent[-2:] if isinstance(message, Response)]
     assert statuses == [200, 200]

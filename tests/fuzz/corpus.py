@@ -38,6 +38,10 @@ def seeds(target: str) -> list[bytes]:
     match target:
         case "sip" | "stream":
             return [*messages, b"".join(messages[:3])]
+        case "trace":
+            keyed = request(body=b"a=crypto:1 X inline:abc|2^20\r\na=key-mgmt:mikey AAAA\r\nk=clear:x\r\n")
+            secret = request("REGISTER", extra='Authorization: Digest username="a",\r\n response="b"')
+            return [secret, keyed, b'{"call_id":"x","left_out":0,"messages":[]}', *messages]
         case "sip-agent":
             call = [request(), request("ACK", to_tag="x"), request("BYE", cseq=2, to_tag="x")]
             ask = request(

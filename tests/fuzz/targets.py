@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from aftertone.errors import PeerError
+from aftertone.errors import DamagedError, PeerError
 from aftertone.rtp import batch, rtcp
 from aftertone.sdp import description, negotiation
 from aftertone.sdp.crypto import Secrecy
@@ -30,9 +30,11 @@ from aftertone.sip.events import Event, IncomingCall, ReofferReceived, RequestIn
 from aftertone.sip.faults import ParseError
 from aftertone.sip.identity import MAX_NAME, claims_of
 from aftertone.sip.message import MAX_MESSAGE_BYTES, Request, Response, parse, salvage, serialize
+from aftertone.sip.pcap import pack_pcap
 from aftertone.sip.registration import Registrant, Registration
 from aftertone.sip.settings import AgentSettings
 from aftertone.sip.stream import StreamSplitter
+from aftertone.sip.trace import Recorder, blanked, call_id_of, label_of, pack_trace, unpack_trace
 from tests.unit.sip.kit import FLOW, TCP_FLOW, agent, seeded
 
 Target = Callable[[bytes], None]
@@ -195,6 +197,24 @@ def callers(data: bytes) -> None:
     assert all(name.isprintable() for name in [*named, claims.caller.number, claims.caller.name])
 
 
+def trace(data: bytes) -> None:
+    """Bytes of a message on their way into a trace, its stored form, a capture, and back. May raise nothing."""
+    clean = blanked(data)
+    assert len(clean) == len(data)
+    assert blanked(clean) == clean
+    call_id_of(data)
+    assert label_of(data).isprintable()
+    recorder = Recorder()
+    recorder.received(b"INVITE a SIP/2.0\r\nCall-ID: x\r\n" + data, FLOW, 1)
+    recorder.sent(data, FLOW, 2)
+    for kept in recorder.latest():
+        found = unpack_trace(pack_trace(kept, now_ns=3, unix_ms=4))
+        assert [message.data for message in found.messages] == [message.data for message in kept.messages]
+        pack_pcap(found.messages)
+    with contextlib.suppress(DamagedError):
+        unpack_trace(data)
+
+
 TARGETS: Final[Mapping[str, Target]] = {
     "sip": sip,
     "sip-agent": sip_agent,
@@ -205,4 +225,5 @@ TARGETS: Final[Mapping[str, Target]] = {
     "rtcp": reports,
     "registration": registration,
     "callers": callers,
+    "trace": trace,
 }

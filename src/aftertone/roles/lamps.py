@@ -165,22 +165,24 @@ class Lamps:
         """Look at the counts and tell whoever does not know them."""
         now_ns = self._clock_ns()
         fresh = self._counts()
-        if fresh is not None:
+        if fresh is not None and fresh != self._known:
             self._known = fresh
+            self._tell_subscribers()
         if self._known is not None and not self._recalled:
             # Not before anybody knows the counts: what is remembered is to be told at once.
             self._recalled = True
             self._recall(now_ns)
-        for subscription, watch in list(self._watches.items()):
-            body = self._body(watch.mailboxes, watch.account)
-            if body:
-                self._endpoint.notify(subscription, body)
         self._follow_phones(now_ns)
         for told in list(self._told.values()):
             self._look_after(told, now_ns)
         if self._memory is not None and self._recalled and now_ns >= self._keep_ns:
             self._keep_ns = now_ns + KEEP_NS
             self._remember(self._memory, now_ns)
+
+    def _tell_subscribers(self) -> None:
+        """Say the newest state of each subscription; what became of the one before is the agent's to know."""
+        for subscription, watch in list(self._watches.items()):
+            self._endpoint.notify(subscription, self._body(watch.mailboxes, watch.account))
 
     def on_sip(self, event: Event) -> bool:
         """Take what belongs to lamps; return whether it did. A lost connection is everybody's to hear."""
@@ -246,7 +248,7 @@ class Lamps:
             own = self.phones.by_user[peer.name].mailboxes
             if not user or (phone is not None and phone.user == peer.name):
                 return own
-            if mailbox is not None and mailbox.name.lower() in {name.lower() for name in own}:
+            if mailbox is not None and mailbox.name.lower() in {self._key(name) for name in own}:
                 return (mailbox.name,)
             return 404 if phone is None and mailbox is None else 403
         if mailbox is not None:
@@ -309,7 +311,12 @@ class Lamps:
             self._send(told, told.lamp.uri, sender.flow, sender.route, sender)
         elif told.servers:
             server = told.servers[0]
-            self._send(told, told.name, self._endpoint.flow_to(server.address, server.transport), ())
+            try:
+                flow = self._endpoint.flow_for(server)
+            except AftertoneError as error:
+                self._failed(told, str(error), passing=True)
+                return
+            self._send(told, told.name, flow, ())
         else:
             told.looking = asyncio.get_running_loop().create_task(self._find(told))
 
@@ -435,9 +442,14 @@ class Lamps:
     def _summary(self, mailboxes: tuple[str, ...]) -> mwi.Summary:
         known: Mapping[str, tuple[int, int]] = self._known or {}
         total = mwi.Summary()
-        for key in {name.lower() for name in mailboxes}:
+        for key in {self._key(name) for name in mailboxes}:
             total += mwi.Summary(*known.get(key, (0, 0)))
         return total
+
+    def _key(self, name: str) -> str:
+        """Return what a mailbox is counted by; settings may name it by any of its numbers."""
+        mailbox = self._directory().named(name)
+        return (name if mailbox is None else mailbox.name).lower()
 
     def _count(self, mailboxes: tuple[str, ...]) -> bytes:
         return mwi.build(self._summary(mailboxes))
@@ -459,8 +471,16 @@ class Lamps:
         return {"phones": self.phones.facts(), "lamps": lamps, "subscriptions": len(self._watches)}
 
     def alarms(self) -> list[dict[str, str]]:
-        """Return an alarm for each lamp of the settings that cannot be told."""
-        return [
+        """Return an alarm for each lamp of the settings that cannot be told, or that shows a mailbox that is not there."""
+        wanted = [(told.lamp.uri, told.mailboxes) for told in self._told.values() if told.lamp is not None]
+        wanted += [(f"of the phone {user}", phone.mailboxes) for user, phone in self.phones.by_user.items()]
+        alarms = [
+            {"code": "lamp", "text": f"The lamp {whose} shows the mailbox {name}, and there is none of that name. Mend the settings"}
+            for whose, names in wanted
+            for name in names
+            if self._directory().named(name) is None
+        ]  # fmt: skip
+        return alarms + [
             {"code": "lamp", "text": f"The lamp {told.name} is not told of messages in {told.lamp.mailbox}: {told.trouble}. "
              "It is tried again by itself"}
             for told in self._told.values()

@@ -36,7 +36,7 @@ from aftertone.sip.uri import Uri
 from aftertone.voicemail.directory import Directory
 from tests.unit.sip.kit import US, S, agent, request, seeded
 
-BOXES = Directory(mailboxes={name: Mailbox(name) for name in ("main", "office")})
+BOXES = Directory(mailboxes={"main": Mailbox("main"), "office": Mailbox("office", numbers=("+12025550143",))})
 TRUNK: Address = ("198.51.100.1", 5060)
 STRANGER: Address = ("203.0.113.5", 5060)
 
@@ -79,8 +79,8 @@ class Endpoint:
     def request(self, method: str, target_uri: str, **more: Any) -> RequestId:
         return self.world.agent.request(method, target_uri, now_ns=self.world.now_ns, **more)
 
-    def flow_to(self, remote: Address, transport: Transport = "UDP") -> Flow:
-        return Flow(transport, remote, US)
+    def flow_for(self, target: Target) -> Flow:
+        return Flow(target.transport, target.address, US)
 
 
 class World:

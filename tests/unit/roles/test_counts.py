@@ -81,19 +81,21 @@ def test_the_latest_look_holds_whoever_is_dead(tmp_path: Path) -> None:
     assert world.read() == {"main": (1, 3)}
 
 
-def test_a_publisher_that_was_behind_does_not_stay_so(tmp_path: Path) -> None:
-    """The other one looked a moment later, but before the change, and died: its file may hold for a second at most."""
-    world = World(tmp_path)
-    desk, delivery = world.publisher("desk"), world.publisher("delivery")
+def test_a_file_that_is_wrong_is_believed_for_a_second_at_most(tmp_path: Path) -> None:
+    """One publisher counted just before a commit, wrote just after the other's file, and died: nothing changes any more."""
+    behind, world = World(tmp_path), World(tmp_path)
+    world.waiting = {"main": (9, 9)}
+    desk = world.publisher("desk")
     desk.look()
-    world.now_ns += 1
-    delivery.look()
-    world.version, world.waiting = 2, {"main": (9, 9)}
-    world.now_ns += S
+    behind.now_ns += 1
+    behind.publisher("delivery").look()
+    world.now_ns += S // 2
     desk.look()
-    world.now_ns += S
+    assert world.read() == {"main": (1, 2)}
+    world.now_ns += S // 2
     desk.look()
     assert world.read() == {"main": (9, 9)}
+    assert world.counted == 1
 
 
 def test_after_a_reboot_what_is_fresh_goes_before_what_is_old(tmp_path: Path) -> None:

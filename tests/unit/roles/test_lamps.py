@@ -467,3 +467,25 @@ async def test_a_phone_that_was_restarted_and_registers_is_told_although_it_had_
     await world.after(2)
     anna.answer()
     assert anna.lamp == Summary(1, 0)
+
+
+@in_a_loop
+async def test_a_mailbox_that_is_not_there_is_an_alarm_and_no_dark_secret() -> None:
+    world = World(phones=({**ANNA, "mailboxes": ("Main", "mian")},), lamps=({**LAMP, "mailbox": "cellar"},))
+    texts = [alarm["text"] for alarm in world.lamps.alarms()]
+    assert len(texts) == 2
+    assert "sip:100@pbx.example.net shows the mailbox cellar" in texts[0]
+    assert "phone anna shows the mailbox mian" in texts[1]
+
+
+@in_a_loop
+async def test_a_mailbox_may_be_named_by_its_number() -> None:
+    world = World(phones=({**ANNA, "mailboxes": ("+12025550143",)},))
+    world.counts = {"office": (2, 0)}
+    anna = Phone(world)
+    anna.register()
+    await world.after(1)
+    anna.answer()
+    assert anna.lamp == Summary(2, 0)
+    assert anna.subscribe("office").status == 200
+    assert anna.subscribe("main").status == 403

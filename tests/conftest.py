@@ -4,15 +4,49 @@ counted are printed at the end."""
 from __future__ import annotations
 
 import os
+from typing import Any, Final
 
 import pytest
 from hypothesis import settings
 
-from tests.support.figures import told
+from tests.support.figures import tell, told
+
+LIVE: Final = ("tests/acceptance/", "tests/interop/", "tests/e2e/", "tests/crash/test_kills.py")
+"""Tests of running programs."""
 
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("AFTERTONE_REQUIRE_PEERS") == "1":
     settings.load_profile("ci")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put each test into one of two groups, for ``make test``, which runs them side by side (pytest-xdist).
+
+    Tests that talk to running programs wait most of the time and measure some of it; the others compute. Side by side they use
+    two cores as well as they can be used, and no two running machines disturb each other.
+    """
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("live" if item.nodeid.startswith(LIVE) else "computing"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let those that compute step back behind those that measure, where both run."""
+    if "PYTEST_XDIST_WORKER" in os.environ and not item.nodeid.startswith(LIVE) and os.nice(0) == 0:
+        os.nice(10)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what a worker's tests had to tell to the process that prints it."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["told"] = list(told())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take it."""
+    for line in getattr(node, "workeroutput", {}).get("told", ()):
+        tell(line)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

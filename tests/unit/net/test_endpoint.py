@@ -23,6 +23,9 @@ from aftertone.sip.events import (
     Event,
     FlowLost,
     IncomingCall,
+    ProvisionalConfirmed,
+    ReofferAnswered,
+    ReofferReceived,
     RequestAnswered,
     RequestFailed,
 )
@@ -105,6 +108,27 @@ def test_a_late_offer() -> None:
         answered = await one.wait_for(CallAnswered)
         one.endpoint.acknowledge(answered.dialog_id, b"answer", "application/sdp")
         assert (await two.wait_for(CallConfirmed)).body == b"answer"
+
+    with_parties(test)
+
+
+@pytest.mark.parametrize("transport", ["UDP", "TCP"])
+def test_a_confirmed_ring_and_a_new_offer(transport: Transport) -> None:
+    async def test(one: Party, two: Party) -> None:
+        def answer(event: Event) -> None:
+            if isinstance(event, IncomingCall):
+                two.endpoint.respond(event.transaction_id, 183, body=b"early", content_type="application/sdp")
+                two.endpoint.respond(event.transaction_id, 200)
+            elif isinstance(event, ReofferReceived):
+                two.endpoint.respond(event.transaction_id, 200, body=b"answer", content_type="application/sdp")
+
+        two.react = answer
+        dial(one, two, transport)
+        answered = await one.wait_for(CallAnswered)
+        await two.wait_for(ProvisionalConfirmed)
+        one.endpoint.reoffer(answered.dialog_id, b"new", "application/sdp")
+        changed = await one.wait_for(ReofferAnswered)
+        assert (changed.offer, changed.response.body) == (b"new", b"answer")
 
     with_parties(test)
 

@@ -96,6 +96,20 @@ def test_a_port_of_another_program(
     assert f"change {setting.lower()}.port" in bad["todo"]
 
 
+def test_each_address_and_the_port_for_tls_are_looked_at(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFTERTONE_SIP__HOST", "127.0.0.1, 127.0.0.2")
+    monkeypatch.setenv("AFTERTONE_SIP__TLS", "true")
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as other:
+        other.bind(("127.0.0.2", 0))
+        other.listen()
+        monkeypatch.setenv("AFTERTONE_SIP__TLS_PORT", str(other.getsockname()[1]))
+        status, found = examine(shell)
+    assert (status, len(found["port"])) == (1, 4)
+    (bad,) = (f for f in found["port"] if not f["good"])
+    assert bad["text"].startswith("TLS ")
+    assert "sip.tls_port" in bad["todo"]
+
+
 def test_any_port_is_never_in_use(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AFTERTONE_SIP__PORT", "0")
     write_status(Folder(shell.data), "line", {})

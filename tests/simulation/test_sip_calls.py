@@ -325,6 +325,7 @@ class Evening:
             held = side.agent.held()
             left = (held.server_transactions, held.client_transactions, held.dialogs, held.calls_placed, held.timers)
             assert left == EMPTY, (seed, side.name, held)
+            assert held.counted_calls == 0, (seed, side.name, "a call that is over is counted in a budget")
         for state in self.calling.calls.values():
             assert state == "answered" or state.startswith("failed"), (seed, state)
         for dialog in self.calling.dialogs:
@@ -493,7 +494,7 @@ def test_a_forked_call_has_one_outcome_and_every_phone_that_took_it_is_let_go() 
         for one in (fork.caller, *fork.phones):
             held = one.held()
             assert (held.server_transactions, held.client_transactions, held.dialogs, held.timers) == (0, 0, 0, 0), seed
-            assert held.calls_placed == 0, seed
+            assert (held.calls_placed, held.counted_calls) == (0, 0), seed
         taken = {dialog for dialog, was_taken in fork.answered.items() if was_taken}
         assert len(fork.ended) == len(set(fork.ended)), seed
         assert set(fork.ended) <= taken, seed

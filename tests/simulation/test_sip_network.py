@@ -163,6 +163,7 @@ def simulate(seed: int, loss: float, transport: str = "UDP") -> tuple[Calling, C
         held = one.held()
         left = (held.server_transactions, held.client_transactions, held.dialogs, held.calls_placed, held.timers)
         assert left == EMPTY, held
+        assert held.counted_calls == 0, "a call that is over is counted in a budget"
     return calling, called
 
 

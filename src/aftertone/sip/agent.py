@@ -48,6 +48,8 @@ class Held:
     calls_placed: int
     timers: int
     subscriptions: int = 0
+    counted_calls: int = 0
+    """Calls that the budgets of their sources count as open; one that stayed would keep its source out for ever."""
 
 
 class Agent:
@@ -177,6 +179,7 @@ class Agent:
             len(self._client.legs),
             len(core.timers),
             len(self._subscriptions),
+            core.guard.counted_calls,
         )
 
     # The application, answering

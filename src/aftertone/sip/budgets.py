@@ -258,6 +258,11 @@ class Guard:
         if not confirmed:
             self.confirmed(call)
 
+    @property
+    def counted_calls(self) -> int:
+        """Return how many calls are counted, as open or as unconfirmed; 0 when all are over."""
+        return self._calls.total() + self._unanswered.total() + self._strangers_unanswered
+
     def open_calls(self, host: str) -> int:
         """Return how many calls of a source are open."""
         return self._calls[source_of(host)]

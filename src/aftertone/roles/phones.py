@@ -86,8 +86,9 @@ class Phones:
                 return "", Refusal(403)
             before = self.registrar.contacts(peer.name)
             answer = self.registrar.register(peer.name, request, flow, self._clock_ns())
-        except ParseError as error:
-            return "", Refusal(error.sip_status)
+        except ParseError:
+            # Whatever is wrong with it: 416 and the like are about Request-URIs, and this one is ours.
+            return "", Refusal(400)
         after = self.registrar.contacts(peer.name)
         if bool(before) != bool(after):
             words = "phone is registered" if after else "phone is signed off"

@@ -212,23 +212,6 @@ async def test_a_phone_that_signs_off_is_told_no_more() -> None:
 
 
 @in_a_loop
-async def test_a_phone_registers_its_own_name_alone() -> None:
-    world = World(**PHONES)
-    anna = Phone(world)
-    assert anna.register(to="bert").status == 403
-    assert len(world.lamps.phones.registrar) == 0
-
-
-def test_a_trunk_does_not_register_and_its_address_is_no_login() -> None:
-    world = World(**PHONES)
-    pbx = Phone(world, "pbx", at=TRUNK)
-    assert pbx.register().status == 401
-    assert len(world.lamps.phones.registrar) == 0
-    there = Phone(world, at=TRUNK)
-    assert there.register().status == 200
-
-
-@in_a_loop
 async def test_the_path_of_a_phone_is_its_route_and_its_connection_is_used_while_it_lives() -> None:
     world = World(**PHONES)
     anna = Phone(world, transport="TCP")

@@ -325,3 +325,58 @@ def test_a_register_is_for_the_application() -> None:
     subject = agent(AgentSettings())
     subject.receive(request("REGISTER"), FLOW, 0)
     assert statuses(parts(subject)[0]) == [405]
+
+
+# Over a restart
+
+
+def test_another_process_goes_on_with_a_subscription() -> None:
+    it = Subscribed(EVENT + "Expires: 600\r\nRecord-Route: <sip:p;lr>\r\n")
+    it.take(answer(it.first))
+    kept = it.agent.keep(it.id)
+    assert kept is not None
+    other = agent(SETTINGS, seed=9)
+    resumed = other.resume(kept, ON, 100 * S)
+    assert resumed is not None
+    (told,) = parts(other)[0]
+    assert isinstance(told, Request)
+    assert (told.body, told.get("subscription-state")) == (ON, "active;expires=500")
+    assert told.cseq.number > it.first.cseq.number
+    assert (told.call_id, told.from_.tag, told.to.tag) == (it.first.call_id, it.tag, "caller")
+    assert told.all("route") == ["<sip:p;lr>"]
+    other.receive(answer(told), FLOW, 100 * S)
+    # The subscriber notices nothing: its next refresh is in order.
+    other.receive(subscribe(branch="z9hG4bKlater", to_tag=it.tag, cseq=2), FLOW, 101 * S)
+    assert statuses(parts(other)[0]) == [200, "NOTIFY"]
+    assert other.resume(kept, ON, 100 * S) is None
+
+
+def test_what_is_over_is_neither_kept_nor_resumed() -> None:
+    it = Subscribed(EVENT + "Expires: 60\r\n")
+    kept = it.agent.keep(it.id)
+    assert kept is not None
+    it.agent.end_subscription(it.id, "noresource", 0)
+    assert it.agent.keep(it.id) is None
+    assert agent(SETTINGS).resume(kept, ON, 60 * S) is None
+    full = agent(AgentSettings(allow_events=("message-summary",), max_subscriptions=0))
+    assert full.resume(kept, ON, 0) is None
+
+
+def test_what_came_by_a_connection_goes_on_at_the_contact() -> None:
+    lost = Flow("TCP", ("192.0.2.7", 40_000), TCP_FLOW.local)
+    it = Subscribed(flow=lost)
+    kept = it.agent.keep(it.id)
+    assert kept is not None
+    other = agent(SETTINGS, seed=9)
+    other.resume(kept, ON, 0)
+    sent = [output.flow for output in other.outputs() if isinstance(output, Transmit)]
+    assert [(flow.transport, flow.remote) for flow in sent] == [("UDP", ("192.0.2.7", 5062))]
+
+
+def test_a_state_is_told_again_when_asked_to() -> None:
+    it = Subscribed()
+    it.take(answer(it.first))
+    it.after(2)
+    assert it.tell(OFF) == []
+    it.agent.notify(it.id, OFF, it.now_ns, again=True)
+    assert statuses(parts(it.agent)[0]) == ["NOTIFY"]

@@ -30,6 +30,7 @@ import structlog
 
 from aftertone.config.sip import Account, Sip, Srtp, Trunk
 from aftertone.errors import ConfigError
+from aftertone.sip.budgets import source_of
 from aftertone.sip.checks import Refusal
 from aftertone.sip.digest_server import Checked, DigestServer, Verdict
 from aftertone.sip.flow import Flow
@@ -146,11 +147,11 @@ class Peers:
     def known(self, request: Request, flow: Flow) -> Peer | Turned:
         """Return who asks for something that is not for strangers, such as how many messages wait, or how he is refused."""
         met = self._meet(request, flow)
-        return self._turn(stale=False) if isinstance(met, Peer) and met.kind is PeerKind.STRANGER else met
+        return self._turn(flow) if isinstance(met, Peer) and met.kind is PeerKind.STRANGER else met
 
     def login(self, request: Request, flow: Flow) -> Peer | Turned:
         """Return who proves by a secret who he is, wherever he asks from, or how he is refused."""
-        return self._by_login(self._check(request), flow)
+        return self._by_login(self._check(request, flow), flow)
 
     def trusts(self, request: Request, flow: Flow) -> bool:
         """Tell whether what this INVITE asserts about its caller counts."""
@@ -202,7 +203,7 @@ class Peers:
         at_home = self._trunk_at(flow.remote[0])
         if at_home is not None and not at_home.user:
             return self._trunk(at_home)
-        checked = self._check(request)
+        checked = self._check(request, flow)
         if checked.verdict is Verdict.ABSENT and at_home is None and self._settings.callers == "anyone":
             return Peer(PeerKind.STRANGER, srtp=self._settings.srtp)
         return self._by_login(checked, flow)
@@ -222,12 +223,13 @@ class Peers:
             self.counters["wrong_logins"] += 1
             if self._on_wrong_login is not None:
                 self._on_wrong_login(flow)
-        return self._turn(stale=checked.verdict is Verdict.STALE)
+        return self._turn(flow, stale=checked.verdict is Verdict.STALE)
 
-    def _turn(self, *, stale: bool) -> Turned:
+    def _turn(self, flow: Flow, *, stale: bool = False) -> Turned:
         if not self._logins and not self._phones:
             return Turned(Refusal(403), "a stranger, and sip.callers lets in only those who are known")
-        values = self._digest.challenges(self._clock_ns(), stale=stale)
+        source = source_of(flow.remote[0])
+        values = self._digest.challenges(self._clock_ns(), stale=stale, source=source)
         return Turned(Refusal(401, tuple(("WWW-Authenticate", value) for value in values)), "a login is wanted")
 
     def _trunk_at(self, host: str) -> Trunk | None:
@@ -236,13 +238,15 @@ class Peers:
             return None
         return next((trunk for network, trunk in self._networks if address in network), None)
 
-    def _check(self, request: Request) -> Checked:
+    def _check(self, request: Request, flow: Flow) -> Checked:
         if not self._logins and not self._phones:
             return Checked(Verdict.ABSENT)
         for name in ("authorization", "proxy-authorization"):
             if name in request.headers:
                 secrets = self._current_secrets()
-                checked = self._digest.verify(request, secrets.get, self._clock_ns(), field=name)
+                checked = self._digest.verify(
+                    request, secrets.get, self._clock_ns(), field=name, source=source_of(flow.remote[0])
+                )
                 if checked.verdict is not Verdict.ABSENT:
                     return checked
         return Checked(Verdict.ABSENT)

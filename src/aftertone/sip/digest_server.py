@@ -7,7 +7,9 @@ Specification: RFC 7616 sections 3.3 to 3.5 and 5.4, RFC 3261 section 22, RFC 87
 strongest first).
 
 Theory of operation: a nonce is the time and a number under a seal (HMAC) that only this process can make, so that
-challenging costs no memory. Only a nonce that came back with the right secret is kept, with the highest count seen: a count
+challenging costs no memory. The seal holds for one source: whoever forges the address of another never sees a nonce that
+would be taken from there, so that nobody can fail in another's name. Credentials with any other nonce are not looked at: they get
+a fresh one. Only a nonce that came back with the right secret is kept, with the highest count seen: a count
 that does not grow is a replay, and is called stale so that an honest client tries anew. When the table is full, the
 oldest half of what could be in it counts as stale. An answer without qop has no count, so that its nonce serves once. The
 ``uri`` of an answer is hashed as it came and not compared with the Request-URI, which proxies on the way may rewrite; what
@@ -45,7 +47,8 @@ class Verdict(enum.Enum):
     ABSENT = "absent"
     """No credentials for our realm: challenge."""
     STALE = "stale"
-    """The nonce is too old or was used before, and the secret was right as far as we can say: challenge with stale."""
+    """The nonce is too old or was used before, or it was never made for this source and nothing else was looked at:
+    challenge with stale."""
     WRONG = "wrong"
     """User or secret are not ours. Challenging again is the answer; too many of them is an attack."""
     MALFORMED = "malformed"
@@ -76,20 +79,27 @@ class DigestServer:
         self._floor_ns = -1
         """Nonces made at or before this time are stale, because what was known about them is forgotten."""
 
-    def challenges(self, now_ns: int, *, stale: bool = False) -> tuple[str, ...]:
-        """Return the values for as many WWW-Authenticate or Proxy-Authenticate fields."""
+    def challenges(self, now_ns: int, *, stale: bool = False, source: str = "") -> tuple[str, ...]:
+        """Return the values for as many WWW-Authenticate or Proxy-Authenticate fields; ``source``: who may answer them."""
         mark = ", stale=true" if stale else ""
         return tuple(
-            f'Digest realm={quote(self.realm)}, nonce="{self._nonce(now_ns)}", algorithm={name}, qop="auth"{mark}'
+            f'Digest realm={quote(self.realm)}, nonce="{self._nonce(now_ns, source)}", algorithm={name}, qop="auth"{mark}'
             for name in self._offered
         )
 
     def verify(
-        self, request: Request, secret_of: Callable[[str], str | None], now_ns: int, *, field: str = "authorization"
+        self,
+        request: Request,
+        secret_of: Callable[[str], str | None],
+        now_ns: int,
+        *,
+        field: str = "authorization",
+        source: str = "",
     ) -> Checked:
         """Say what the credentials of a request are worth. ``secret_of`` returns a user's password, None for nobody.
 
-        ``field``: ``authorization`` or ``proxy-authorization``. An unknown user takes as long as a wrong password.
+        ``field``: ``authorization`` or ``proxy-authorization``. ``source``: from where they came, as in ``challenges``.
+        An unknown user takes as long as a wrong password.
         """
         params = None
         for value in request.headers.get(field, ()):
@@ -100,10 +110,15 @@ class DigestServer:
             for scheme, found in elements:
                 if scheme == "digest" and found.get("realm") == self.realm:
                     params = params or found
-        return Checked(Verdict.ABSENT) if params is None else self._check(params, request, secret_of, now_ns)
+        return Checked(Verdict.ABSENT) if params is None else self._check(params, request, secret_of, now_ns, source)
 
     def _check(
-        self, params: dict[str, str], request: Request, secret_of: Callable[[str], str | None], now_ns: int
+        self,
+        params: dict[str, str],
+        request: Request,
+        secret_of: Callable[[str], str | None],
+        now_ns: int,
+        source: str,
     ) -> Checked:
         user, nonce, qop = params.get("username", ""), params.get("nonce", ""), params.get("qop", "").lower()
         algorithm, count = known_algorithm(params.get("algorithm", "")), params.get("nc", "")
@@ -111,7 +126,9 @@ class DigestServer:
             return Checked(Verdict.MALFORMED, user)
         if qop not in ("", "auth") or (qop and (not _is_count(count) or not params.get("cnonce"))):
             return Checked(Verdict.MALFORMED, user)
-        made_ns = self._made_ns(nonce)
+        made_ns = self._made_ns(nonce, source)
+        if made_ns is None:
+            return Checked(Verdict.STALE, user)
         password = secret_of(user)
         expected = digest_response(
             algorithm=algorithm,
@@ -129,7 +146,7 @@ class DigestServer:
         right = hmac.compare_digest(expected.encode(), given)
         if not right or not password:
             return Checked(Verdict.WRONG, user)
-        if made_ns is None or not self._floor_ns < made_ns <= now_ns < made_ns + self._life_ns:
+        if not self._floor_ns < made_ns <= now_ns < made_ns + self._life_ns:
             return Checked(Verdict.STALE, user)
         number = int(count, 16) if qop else 1
         if number <= self._used.get(nonce, 0):
@@ -152,20 +169,20 @@ class DigestServer:
             self._floor_ns = middle_ns
         self._used = {nonce: number for nonce, number in self._used.items() if int(nonce[:_TIME], 16) > self._floor_ns}
 
-    def _nonce(self, now_ns: int) -> str:
+    def _nonce(self, now_ns: int, source: str) -> str:
         self._made = (self._made + 1) % 2**32
         head = f"{now_ns:0{_TIME}x}{self._made:0{_COUNT}x}"
-        return head + self._seal(head)
+        return head + self._seal(head, source)
 
-    def _made_ns(self, nonce: str) -> int | None:
-        """Return when we made a nonce, None for one that is not ours."""
+    def _made_ns(self, nonce: str, source: str) -> int | None:
+        """Return when we made a nonce for a source, None for one that we did not."""
         head, seal = nonce[: _TIME + _COUNT], nonce[_TIME + _COUNT :]
-        if not nonce.isascii() or not hmac.compare_digest(seal, self._seal(head)):
+        if not nonce.isascii() or not hmac.compare_digest(seal, self._seal(head, source)):
             return None
         return int(head[:_TIME], 16)
 
-    def _seal(self, head: str) -> str:
-        return hmac.new(self._secret, f"{self.realm}\n{head}".encode(), hashlib.sha256).hexdigest()[:_SEAL]
+    def _seal(self, head: str, source: str) -> str:
+        return hmac.new(self._secret, f"{self.realm}\n{source}\n{head}".encode(), hashlib.sha256).hexdigest()[:_SEAL]
 
 
 def _is_count(text: str) -> bool:

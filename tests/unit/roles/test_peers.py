@@ -156,10 +156,26 @@ def test_a_trunk_with_addresses_and_a_login_needs_both() -> None:
     door = Door({"trunks": [{**LOGIN, "addresses": ["192.0.2.0/24"]}]})
     challenge = door.challenge("192.0.2.1")
     assert door.status("192.0.2.1", credentials(challenge, "cloud-user", "s3cret")) is None
-    stolen = credentials(challenge, "cloud-user", "s3cret", count=2)
-    assert door.status("203.0.113.9", stolen) == 401
+    again = door.challenge("203.0.113.9", credentials(challenge, "cloud-user", "s3cret", count=2))
+    assert "stale=true" in again, "that challenge was for another address"
+    assert not door.wrong
+    assert door.status("203.0.113.9", credentials(again, "cloud-user", "s3cret")) == 401
     assert len(door.wrong) == 1
     assert door.status("203.0.113.9") is None, "anyone may call, as a stranger"
+
+
+def test_nobody_can_fail_in_the_name_of_an_address_that_he_only_forges() -> None:
+    door = Door(
+        {"callers": "known", "trunks": [PBX], "phones": [{"user": "desk", "secret": "x", "mailboxes": ["main"]}]}
+    )
+    mine = door.challenge("203.0.113.9")
+    for sent in (credentials(mine, "desk", "guess"), credentials('nonce="made up"', "desk", "guess")):
+        told = door.peers.login(invite(sent), flow("192.0.2.1"))
+        assert isinstance(told, Turned)
+        assert told.answer.status == 401
+    assert not door.wrong
+    assert door.status("203.0.113.9", credentials(mine, "desk", "guess")) == 401
+    assert [one.remote[0] for one in door.wrong] == ["203.0.113.9"]
 
 
 def test_what_is_answered_does_not_tell_which_users_there_are() -> None:
@@ -276,9 +292,9 @@ def test_addresses_of_trunks_and_of_whoever_logged_in_lately_may_ask_more_than_s
 
 def test_logins_from_many_addresses_are_not_remembered_without_end() -> None:
     door = Door({"phones": [{"user": "desk", "secret": "s", "mailboxes": ["main"]}], "callers": "known"})
-    challenge = door.challenge()
     for number in range(MAX_LOGGED_IN + 5):
-        door.met(f"10.0.{number >> 8}.{number & 255}", credentials(challenge, "desk", "s", count=number + 1))
+        host = f"10.0.{number >> 8}.{number & 255}"
+        door.met(host, credentials(door.challenge(host), "desk", "s"))
     assert not door.peers.knows("10.0.0.0")
     assert door.peers.knows("10.0.3.236")
 

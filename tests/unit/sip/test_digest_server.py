@@ -118,8 +118,28 @@ def test_an_odd_seal_or_response_is_no_exception() -> None:
     subject = server()
     value = answer(subject)
     nonce = parse_challenges([value.replace("uri", "x")])[0].nonce
-    assert check(subject, value.replace(nonce, "\udcff" * 56)).verdict is Verdict.WRONG
-    assert (
-        check(subject, 'Digest username="ann", realm="home", nonce="", uri="", response="\u00e9"').verdict
-        is Verdict.WRONG
-    )
+    assert check(subject, value.replace(nonce, "\udcff" * 56)).verdict is Verdict.STALE
+    odd = f'Digest username="ann", realm="home", nonce="{nonce}", uri="", response="\u00e9"'
+    assert check(subject, odd.replace("uri", "algorithm=SHA-256, uri")).verdict is Verdict.WRONG
+
+
+def test_a_challenge_is_for_one_source() -> None:
+    subject = server()
+    client = DigestClient("ann", "sesame", seeded())
+    challenges = list(subject.challenges(0, source="192.0.2.1"))
+    client.challenged(Response(401, "X", {"www-authenticate": challenges}))
+    asked = Request("REGISTER", URI, {"authorization": [client.authorize("REGISTER", URI)[0][1]]})
+    for other in ("192.0.2.2", ""):
+        assert subject.verify(asked, SECRETS.get, 0, source=other).verdict is Verdict.STALE
+    assert subject.verify(asked, SECRETS.get, 0, source="192.0.2.1").verdict is Verdict.OK
+
+
+def test_a_password_is_not_looked_at_for_a_nonce_that_is_not_ours() -> None:
+    subject = server()
+    guess = answer(DigestServer("home", b"x" * 16), password="guess")
+    asked = Request("REGISTER", URI, {"authorization": [guess]})
+
+    def secret_of(_: str) -> str | None:
+        raise AssertionError("nothing is to be learned by guessing without a challenge of ours")
+
+    assert subject.verify(asked, secret_of, 0).verdict is Verdict.STALE

@@ -42,6 +42,10 @@ LONGEST_S: Final = 7 * 86_400
 """More than this is neither asked for (423) nor believed (200)."""
 PATIENCE_NS: Final = 40 * SECOND_NS
 """A server that says nothing is given up after 32 s; where there are several, people hear of it before the last one."""
+STEADY_NS: Final = 60 * SECOND_NS
+"""A connection that lives as long is lost by accident, and worth a new one at once."""
+FIRST_BREATH_NS: Final = 2 * SECOND_NS
+"""The pause before a new one when two in a row were not steady; it doubles with each further one."""
 SHORTEST_REFRESH_NS: Final = 2 * SECOND_NS
 """A registrar that grants a second must not be asked twice in it."""
 PERMANENT: Final = {
@@ -136,7 +140,10 @@ class Registration:
         """The URI that the registrar took last."""
         self._expires_s = who.expires_s
         self._plain = self._leaving = self._removing = self._relearned = False
-        self._steps = self._failures = 0
+        self._taken_ns = now_ns
+        """When the registrar took it last."""
+        self._steps = self._failures = self._brief = 0
+        """``_brief``: connections in a row that were lost soon after."""
         self._trouble = ""
         """What the servers that were asked so far in this round said."""
 
@@ -213,10 +220,20 @@ class Registration:
             self._fail(reason, now_ns)
 
     def flow_lost(self, now_ns: int) -> None:
-        """Hear that the connection is gone over which calls would come: register anew at once (RFC 5626 section 4.2.2)."""
-        if self.state is State.REGISTERED and self._deadline_ns is not None:
-            self._change(State.REGISTERING, now_ns)
-            self._deadline_ns = now_ns
+        """Hear that the connection is gone over which calls would come: register anew at once (RFC 5626 section 4.2.2).
+
+        A registrar that takes the registration and closes the connection each time is given longer and longer pauses, up
+        to the refresh that is due anyway.
+        """
+        if self.state is not State.REGISTERED or self._deadline_ns is None:
+            return
+        self._brief = self._brief + 1 if now_ns - self._taken_ns < STEADY_NS else 0
+        pause_ns = 0
+        if self._brief > 1:
+            self._trouble = "the registrar took the registration and closed the connection"
+            pause_ns = min(MAX_PAUSE_NS, FIRST_BREATH_NS * 2 ** min(self._brief - 2, 20))
+        self._change(State.REGISTERING, now_ns)
+        self._deadline_ns = max(now_ns, min(self._deadline_ns, now_ns + pause_ns))
 
     def leave(self, now_ns: int) -> None:
         """Remove the registration, because the line stops; where there is none, all is over at once."""
@@ -235,6 +252,7 @@ class Registration:
         self._bound = self._contact
         self._steps = self._failures = 0
         self._trouble = ""
+        self._taken_ns = now_ns
         self.expires_ns = now_ns + granted_s * SECOND_NS
         params = mine.params if mine is not None else {}
         self.public_gruu = unquote(params.get("pub-gruu") or "")

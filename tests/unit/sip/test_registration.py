@@ -309,6 +309,28 @@ def test_a_lost_connection_changes_nothing_while_we_wait_or_ask() -> None:
     assert made.deadline_ns() == before
 
 
+def test_a_registrar_that_closes_each_connection_is_not_asked_without_end() -> None:
+    made, now_ns, asked = subject(), 0, 0
+    while now_ns < 3600 * S:
+        made.ask(TCP_FLOW)
+        made.answered(answer(200, f"Contact: {MINE};expires=3600"), now_ns)
+        asked += 1
+        made.flow_lost(now_ns + S // 100)
+        now_ns = made.deadline_ns() or 0
+    assert asked < 20
+    assert "closed the connection" in made.reason_at(now_ns)
+
+
+def test_a_connection_that_lived_long_is_replaced_at_once_however_often() -> None:
+    made, now_ns = registered(), 0
+    for _ in range(10):
+        now_ns += 61 * S
+        made.flow_lost(now_ns)
+        assert made.deadline_ns() == now_ns
+        made.ask(TCP_FLOW)
+        made.answered(answer(200, f"Contact: {MINE};expires=3600"), now_ns)
+
+
 NATTED = "SIP/2.0/UDP 192.0.2.1:5060;received=203.0.113.5;rport=41000;branch=z9hG4bKx"
 
 

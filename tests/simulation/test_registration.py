@@ -154,7 +154,7 @@ def test_whatever_the_network_and_the_registrar_did_it_ends_registered(seed: int
     world.run_until(world.now_ns + HOUR_NS)
     assert world.state() is State.REGISTERED
     assert world.registrar.bound_until_ns > world.now_ns
-    assert world.sent < 40 * world.now_ns / HOUR_NS + 400
+    assert world.sent < 60 * world.now_ns / HOUR_NS + 600
     world.account.leave(world.now_ns)
     world.run_until(world.now_ns + 60 * S)
     assert world.state() is State.GONE

@@ -58,7 +58,7 @@ class Account(_Login):
     )
     retry_s: Annotated[int, Field(ge=1, le=1800)] = Field(
         default=30,
-        description="First pause after a failed registration in seconds; it doubles with each failure, up to half an hour.",
+        description="First pause after a failed registration in seconds; it doubles with each failure, up to half an hour, or five minutes while nobody answers.",
     )
     mailbox: str = Field(default="", description="Mailbox of every call to this account; empty finds it by the call.")
     trust: bool = Field(

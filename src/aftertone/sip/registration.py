@@ -36,6 +36,9 @@ MAX_ROUTES: Final = 8
 """Hops of Path or Service-Route that are kept."""
 MAX_PAUSE_NS: Final = 1800 * SECOND_NS
 """RFC 5626 section 4.5: max-time."""
+MAX_SILENT_PAUSE_NS: Final = 300 * SECOND_NS
+"""The same while nobody answers at all: a question that reaches nobody burdens nobody, and after a night without network the
+account is back within minutes."""
 SLOW_NS: Final = 1800 * SECOND_NS
 """The pause after a refusal that only a person can mend."""
 LONGEST_S: Final = 7 * 86_400
@@ -217,7 +220,7 @@ class Registration:
         elif others:
             self._next_server(reason, now_ns)
         else:
-            self._fail(reason, now_ns)
+            self._fail(reason, now_ns, longest_ns=MAX_SILENT_PAUSE_NS)
 
     def flow_lost(self, now_ns: int) -> None:
         """Hear that the connection is gone over which calls would come: register anew at once (RFC 5626 section 4.2.2).
@@ -337,13 +340,15 @@ class Registration:
         self._steps = 0
         self._deadline_ns = now_ns
 
-    def _fail(self, reason: str, now_ns: int, *, slow: bool = False, at_least_s: int = 0) -> None:
+    def _fail(
+        self, reason: str, now_ns: int, *, slow: bool = False, at_least_s: int = 0, longest_ns: int = MAX_PAUSE_NS
+    ) -> None:
         """Say why, and wait: slowly for what a person must mend, else twice as long each time."""
         if self._removing:
             self._end(now_ns)
             return
         doubled_ns = self.who.first_pause_ns * 2 ** min(self._failures, 20)
-        pause_ns = SLOW_NS if slow else min(MAX_PAUSE_NS, doubled_ns)
+        pause_ns = SLOW_NS if slow else min(longest_ns, doubled_ns)
         pause_ns = int(pause_ns * (0.5 + 0.5 * self._chance()))
         self._failures += 1
         self._steps = 0

@@ -239,17 +239,21 @@ def test_a_server_that_stumbles_over_extensions_is_asked_plainly(status: int) ->
     assert made.state is State.FAILING
 
 
-def test_pauses_double_and_success_forgets_them() -> None:
+@pytest.mark.parametrize("status", [0, 500])
+def test_pauses_double_and_success_forgets_them(status: int) -> None:
     made = subject()
     now_ns, pauses_s = 0, []
     for _ in range(10):
         made.ask(FLOW)
-        made.failed("no answer from 192.0.2.7", now_ns)
+        if status:
+            made.answered(answer(status), now_ns)
+        else:
+            made.failed("no answer from 192.0.2.7", now_ns)
         pauses_s.append(due_s(made) - now_ns / S)
         now_ns = int(due_s(made) * S)
-    assert made.reason == "no answer from 192.0.2.7"
+    assert made.reason == ("the registrar refuses (500 Because)" if status else "no answer from 192.0.2.7")
     for number, pause_s in enumerate(pauses_s):
-        longest_s = min(30 * 2**number, 1800)
+        longest_s = min(30 * 2**number, 1800 if status else 300)
         assert longest_s / 2 <= pause_s <= longest_s
     made.ask(FLOW)
     made.answered(answer(200), now_ns)

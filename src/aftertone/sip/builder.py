@@ -81,6 +81,10 @@ class Echo:
     """Record-Route lines, each ended: only for what makes a dialog."""
 
 
+NO_ECHO: Final = Echo("", "", True, "")
+"""Of a request that has had its last answer."""
+
+
 def echo_of(request: Request, flow: Flow) -> Echo:
     """Gather what to repeat; the top Via learns where the request really came from."""
     lines: list[str] = []

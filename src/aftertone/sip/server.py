@@ -389,7 +389,12 @@ class ServerSide:
         if kind is On.PROVISIONAL and status > 100 and request.method == "INVITE":
             transaction.extend("S", now_ns + core.settings.timing.remind_ns)
             core.settle(transaction)
-        if dialog is None or kind is On.PROVISIONAL:
+        if kind is On.PROVISIONAL:
+            return
+        if not transaction.flow.reliable and request.method != "SUBSCRIBE":
+            # Over a connection it is needed should that be lost, and most are over at once; a subscription begins with its answer.
+            transaction.rest()
+        if dialog is None:
             return
         dialog.pending.discard(transaction.id)
         dialog.offers.discard(transaction.id)
@@ -401,7 +406,7 @@ class ServerSide:
             if body:
                 dialog.description = (body, content_type)
             if request.method != "PRACK":
-                self._accepted(transaction, dialog, body, now_ns)
+                self._accepted(transaction, request, dialog, body, now_ns)
                 self._begin_session(dialog, session, now_ns)
         self._client.offers.poke(dialog, now_ns)
 
@@ -416,9 +421,11 @@ class ServerSide:
             dialog.session.restart(now_ns)
             core.timers.set(dialog.session, dialog.session.deadline_ns())
 
-    def _accepted(self, transaction: ServerTransaction, dialog: Dialog, body: bytes, now_ns: int) -> None:
+    def _accepted(
+        self, transaction: ServerTransaction, request: Request, dialog: Dialog, body: bytes, now_ns: int
+    ) -> None:
         """A 2xx confirms the dialog, refreshes its target, and is sent again until the ACK comes."""
-        core, request, timing = self._core, transaction.request, self._core.settings.timing
+        core, timing = self._core, self._core.settings.timing
         if transaction.id == dialog.first:
             dialog.phase = Phase.CONFIRMED
         elif request.contact is not None:

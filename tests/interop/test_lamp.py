@@ -20,8 +20,10 @@ import pytest
 from aftertone.model import Codec
 from tests.support.baresip import require_modules
 from tests.support.callers import Party, wish
+from tests.support.kamailio import PASSWORD, kamailio
 from tests.support.machine import Machine, machine, speech_file, wait_until
 from tests.support.peers import missing, require
+from tests.support.phone import SmallPhone
 
 SETTINGS: Final = """\
 [sip]
@@ -183,3 +185,28 @@ def test_linphone_registers_and_lives_with_being_told(house: Machine, tmp_path: 
         phone.shows("no", "0/0")
         leave_a_message(house)
         phone.shows("yes", "1/0")
+
+
+def test_a_phone_behind_kamailio_is_told_by_an_account(tmp_path: Path) -> None:
+    """The lamp of a phone that is registered elsewhere, over the account's way, and again after its server was away."""
+    with kamailio() as registrar, SmallPhone(Machine(tmp_path / "none"), "desk100", PASSWORD) as phone:
+        phone.server = ("127.0.0.1", registrar.port)
+        assert phone.register().status == 200
+        data = tmp_path / "var"
+        data.mkdir()
+        (data / "aftertone.toml").write_text(
+            f'[[sip.accounts]]\nname = "pbx"\nregistrar = "127.0.0.1:{registrar.port}"\nuser = "vm"\n'
+            f'secret = "{PASSWORD}"\ntransport = "udp"\nretry_s = 1\n'
+            f'[[sip.lamps]]\nmailbox = "main"\nuri = "sip:desk100@127.0.0.1:{registrar.port}"\naccount = "pbx"\n'
+        )
+        with machine(data) as made:
+            phone.shows(0, 0, within_s=15)
+            message_id = leave_a_message(made)
+            phone.shows(1, 0)
+            assert phone.told[-1].from_.uri == "sip:vm@127.0.0.1"
+            assert len(phone.told[-1].vias) == 2, "it came through Kamailio"
+            registrar.kill()
+            made.run("message", "heard", message_id)
+            registrar.start()
+            assert phone.register().status == 200
+            phone.shows(0, 1, within_s=90)

@@ -140,8 +140,9 @@ class SmallPhone:
         if message.method == "NOTIFY" and message.body:
             self.lamp = parse_summary(message.body).summary
         to = message.get("to") if message.to.tag else f"{message.get('to')};tag=lamp"
+        vias = "".join(f"Via: {value}\r\n" for value in message.all("via"))
         echo = (
-            f"SIP/2.0 200 OK\r\nVia: {message.get('via')}\r\nFrom: {message.get('from')}\r\nTo: {to}\r\n"
+            f"SIP/2.0 200 OK\r\n{vias}From: {message.get('from')}\r\nTo: {to}\r\n"
             f"Call-ID: {message.call_id}\r\nCSeq: {message.get('cseq')}\r\nContent-Length: 0\r\n\r\n"
         )
         try:

@@ -305,8 +305,7 @@ class Lamps:
         elif told.lamp is not None and told.lamp.account:
             sender = self._sender(told.lamp.account)
             if sender is None:
-                # The account has an alarm of its own.
-                told.trouble = f"account {told.lamp.account} is not registered"
+                # Its account is not registered, and has an alarm of its own.
                 return
             self._send(told, told.lamp.uri, sender.flow, sender.route, sender)
         elif told.servers:

@@ -290,6 +290,7 @@ async def test_a_lamp_by_an_account_logs_in_and_takes_its_way() -> None:
     world.counts = {"main": (1, 0)}
     await world.after(5)
     assert world.notifies() == []
+    assert world.lamps.alarms() == []
     way = Flow("TCP", ("198.51.100.9", 5060), US)
     world.senders["home"] = Sender("sip:620@box", way, ("sip:edge;lr",), DigestClient("620", "s", seeded()))
     box = Phone(world, at=("198.51.100.9", 5060), transport="TCP")

@@ -48,6 +48,8 @@ SEGMENT_BYTES: Final = 16 * 1024 * 1024
 COMMIT_INTERVAL_MS: Final = 50
 QUEUE_BYTES: Final = 64 * 1024 * 1024
 """What may wait for the disk: about a minute of a hundred calls, and memory that a small board has."""
+NOTES: Final = frozenset({Kind.REFUSED, Kind.SIGNALLING})
+"""Kinds on which no promise rests: they may take half of the queue, so that the ends of calls always find the other half."""
 RETRY_NS: Final = 2_000_000_000
 _NOT_OURS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL})
 """Answers to the sync of a folder above: one that we may not read, or that cannot change, was not made by us."""
@@ -212,8 +214,8 @@ class Committer:
         """Queue a record and return its sequence number; it is durable once that number is published.
 
         Any thread; never waits for the disk. ``arrival_ns`` is the monotonic arrival time of the oldest sound in it;
-        ``urgent`` asks for a commit now. Raises JournalFull beyond the queue's bound, ValueError for a payload above 4 MiB
-        or a kind that no record has, StateError when the journal is not open.
+        ``urgent`` asks for a commit now. Raises JournalFull beyond the queue's bound, which is half as much for ``NOTES``,
+        ValueError for a payload above 4 MiB or a kind that no record has, StateError when the journal is not open.
         """
         # Whatever could fail when the record is framed has to fail here: in the writer it would stop everybody's calls.
         payload = bytes(payload)
@@ -224,7 +226,8 @@ class Committer:
         with self._mutex:
             if self._state is WriterState.CLOSED:
                 raise StateError("the journal is not open")
-            if self._queued_bytes + HEADER_BYTES + len(payload) > self._queue_limit_bytes:
+            limit_bytes = self._queue_limit_bytes // 2 if kind in NOTES else self._queue_limit_bytes
+            if self._queued_bytes + HEADER_BYTES + len(payload) > limit_bytes:
                 raise JournalFull(
                     f"the disk under {self._directory} has not kept up: {self._queued_bytes} bytes wait to be written"
                 )

@@ -304,6 +304,8 @@ class Switchboard:
         dialog = event.dialog_id
         self.endpoint.respond(event.transaction_id, 200, body=body, content_type=SDP_TYPE if body else "")
         live = Live(self, ringing.row, number, envelope, media, dialog, event.transaction_id, greeted=ringing.greeted)
+        # Until the ACK an early greeting may be playing still.
+        live.clip = "greeting" if ringing.greeted else ""
         self._live[dialog] = live
         self._rows[ringing.row] = live
         if media.plan is not None and ringing.media is None:
@@ -659,6 +661,9 @@ class Switchboard:
             live.waiting.cancel()
         self._rows.pop(live.row, None)
         self.plane.release(live.row)
-        if self.traces.keeps(dialog.call_id):
+        if self._admission() is not None:
+            # The room that is left, and the reserve, are for what callers say.
+            self.traces.forget(dialog.call_id)
+        elif self.traces.keeps(dialog.call_id):
             # In a turn of its own: the last answer is still to be sent.
             self._loop.call_soon(self.traces.write, self._notes, live.envelope.id, live.number, dialog.call_id)

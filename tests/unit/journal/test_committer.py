@@ -303,6 +303,18 @@ def test_the_queue_is_bounded_and_opens_again() -> None:
     assert bench.append(bytes(500)) == 3
 
 
+@pytest.mark.parametrize("kind", [Kind.REFUSED, Kind.SIGNALLING])
+def test_notes_leave_half_of_the_queue_to_what_promises_rest_on(kind: Kind) -> None:
+    bench = Bench(queue_bytes=1000)
+    bench.committer.open()
+    bench.committer.append(kind, bytes(460))
+    with pytest.raises(JournalFull):
+        bench.committer.append(kind, b"")
+    assert bench.committer.append(Kind.END, bytes(400)) == 2
+    bench.step()
+    assert bench.committer.append(kind, bytes(460)) == 3
+
+
 def test_an_epoch_is_newer_than_every_name_in_the_folder() -> None:
     bench = Bench()
     bench.committer.open()

@@ -210,6 +210,15 @@ def test_hash_skips_an_early_greeting_and_other_keys_do_not() -> None:
     assert caller.answers == [180, 183, 200]
 
 
+def test_a_skipped_early_greeting_that_plays_until_the_ack_may_change_its_codec() -> None:
+    world = World(early_media=True)
+    caller = world.invite()
+    world.loop.advance(15)
+    world.hear(KeyPressed(0, "#"))
+    assert world.switch.answers[caller.offer(OTHER_SDP, method="UPDATE")] == [200]
+    assert world.sound.plays[0][0].startswith(b"greeting main PCMA")
+
+
 def test_a_caller_who_only_listens_leaves_nothing() -> None:
     world = World(early_media=True)
     caller = world.invite()

@@ -13,6 +13,7 @@ import pytest
 import structlog
 
 from aftertone.config import Trace
+from aftertone.errors import StorageFullError
 from aftertone.journal.record import Kind, Signalling
 from aftertone.model import mint_id
 from aftertone.roles import traces
@@ -70,6 +71,21 @@ def test_the_switchboard_keeps_a_call_from_its_ring_and_writes_when_all_is_said(
     assert world.journal.story[-2:] == ["answer 200", "journal SIGNALLING"]
     (payload,) = world.journal.payloads(Kind.SIGNALLING)
     assert Signalling.unpack(payload).message_id == world.journal.begins[0].message_id
+    assert not recorder.keeps(caller.dialog.call_id)
+
+
+def test_a_disk_that_takes_no_new_calls_is_not_asked_to_take_signalling() -> None:
+    world = World()
+    recorder = world.board.traces.recorder
+    for number in range(10):
+        recorder.received(request(call_id=f"call-{number}@peer"), FLOW, number)
+    caller, _ = world.recording()
+    world.blocked = StorageFullError("no room")
+    caller.hang_up()
+    world.sync()
+    world.loop.advance(1)
+    assert world.journal.story[-1] == "answer 200"
+    assert not world.journal.payloads(Kind.SIGNALLING)
     assert not recorder.keeps(caller.dialog.call_id)
 
 

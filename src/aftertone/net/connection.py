@@ -29,7 +29,8 @@ class ConnectionLimits:
     """Each costs a file descriptor and up to half a megabyte; beyond it a new one is closed at once. As many more may be
     opened by ourselves."""
     max_from_one: int = 64
-    """From one IPv4 address, or one IPv6 network of 64 bits; a PBX with a connection for each call has room, a flood not."""
+    """From one IPv4 address, or one IPv6 network of 64 bits, of which nobody is known; an office whose phones have logged in
+    may have ``known_factor`` times as many, up to half of all."""
     idle_s: float = 120.0
     """Without a byte from or to a peer with whom nothing is going on; it can always connect again."""
     idle_in_use_s: float = 1800.0

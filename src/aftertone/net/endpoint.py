@@ -289,7 +289,7 @@ class SipEndpoint:
 
     def stream_message(self, data: bytes, flow: Flow) -> None:
         """Take one message of a connection."""
-        if self.guard.message(flow.remote[0], self._clock_ns()):
+        if self.guard.message(flow.remote[0], self._clock_ns(), stream=True):
             self._receive(data, flow)
 
     def stream_gone(self, flow: Flow) -> None:
@@ -305,11 +305,15 @@ class SipEndpoint:
     def may_connect(self, host: str, cost: int) -> bool:
         """Take a connection out of its source's budget; False when that is used up."""
         now_ns = self._clock_ns()
-        return all(self.guard.message(host, now_ns) for _ in range(cost))
+        return all(self.guard.message(host, now_ns, stream=True) for _ in range(cost))
 
     def in_use(self, flow: Flow) -> bool:
         """Return whether a call, or whatever else ``lives_on`` knows of, lives on a flow."""
         return self.agent.uses(flow) or any(lives(flow) for lives in self.lives_on)
+
+    def known_factor(self, host: str) -> float:
+        """Return how many times as many connections an address may have as a stranger's."""
+        return self.guard.limits.known_factor if self.guard.known(host) else 1.0
 
     def bound_host(self, remote: Address) -> str | None:
         """Return the address that a connection to a peer must come from; None leaves it to the kernel."""

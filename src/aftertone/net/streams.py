@@ -58,6 +58,9 @@ class StreamsOwner(Protocol):
     def local_towards(self, remote: Address, transport: Transport) -> Address:
         """Return our address as a peer reaches it."""
 
+    def known_factor(self, host: str) -> float:
+        """Return how many times as many connections an address may have as a stranger's."""
+
     def bound_host(self, remote: Address) -> str | None:
         """Return the address that a connection of ours must come from, or None for the kernel's choice."""
 
@@ -197,7 +200,11 @@ class Streams:
         source = source_of(name[0])
         if len(self._places) >= self._limits.max_connections:
             self._stats["connections_refused"] += 1
-        elif self._from[source] >= self._limits.max_from_one:
+        elif self._from[source] >= self._limits.max_from_one and (
+            # Half of all stays for others, whoever it is.
+            self._from[source]
+            >= min(self._limits.max_from_one * self._owner.known_factor(name[0]), self._limits.max_connections // 2)
+        ):
             self._stats["connections_refused_source"] += 1
         elif not self._owner.may_connect(name[0], cost):
             self._stats["connections_refused_budget"] += 1

@@ -15,6 +15,7 @@ import structlog
 
 from aftertone.config import Settings
 from aftertone.sip.budgets import Attack, Guard, Limits, Why
+from aftertone.sip.settings import AgentSettings
 
 SHOWN: Final = 3
 """Sources that an alarm names; more would be no help."""
@@ -24,7 +25,7 @@ _WHAT: Final[Mapping[Why, str]] = {
     Why.CALLS: "many calls from {} are being refused",
     Why.CALLS_AT_ONCE: "calls from {} are being refused: it has too many at the same time",
     Why.UNANSWERED: "calls from {} are being refused: too many ring, or were never confirmed",
-    Why.STRANGERS: "calls from {} are being refused: strangers have too many unconfirmed calls",
+    Why.STRANGERS: "requests from {} are being refused: strangers have too many calls that nobody confirms",
     Why.REGISTRATIONS: "many registrations from {} are being refused",
     Why.FAILURES: "{} tried too many wrong passwords and gets no answer for a while",
 }
@@ -50,6 +51,7 @@ def guard_of(settings: Settings) -> Guard:
             unanswered_calls=wanted.unanswered_calls,
             # Half of the places: the other half is for those who are known, and for calls that are confirmed.
             strangers_unanswered=max(1, settings.calls.at_once // 2),
+            strangers_transactions=AgentSettings().max_transactions // 2,
             registrations_a_minute=wanted.registrations_a_minute,
             failures_a_minute=wanted.failures,
             silence_ns=round(wanted.silence_s * 1e9),

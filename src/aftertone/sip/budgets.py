@@ -77,6 +77,9 @@ class Limits:
     unanswered_calls: float = float("inf")
     strangers_unanswered: float = float("inf")
     """Unconfirmed calls of all strangers together, so that there is a place left for those who are known."""
+    strangers_transactions: float = float("inf")
+    """Open transactions, of whomever, beyond which strangers open no more. A refused call holds one for half a minute when
+    nobody acknowledges the refusal, and whoever forges addresses never does."""
     registrations_a_minute: float = float("inf")
     failures_a_minute: float = float("inf")
     silence_ns: int = 0
@@ -124,10 +127,21 @@ class _Bucket:
 class _Source:
     """What is remembered of one source."""
 
-    __slots__ = ("asked_ns", "buckets", "factor", "known", "messages", "refused", "silent_until_ns", "window_ns")
+    __slots__ = (
+        "asked_ns",
+        "buckets",
+        "factor",
+        "known",
+        "messages",
+        "refused",
+        "silent_until_ns",
+        "streamed",
+        "window_ns",
+    )
 
     def __init__(self, burst: float, now_ns: int) -> None:
         self.messages = _Bucket(burst, now_ns)
+        self.streamed: _Bucket | None = None
         self.buckets: dict[Why, _Bucket] = {}
         self.known = False
         self.factor = 1.0
@@ -178,8 +192,12 @@ class Guard:
 
     # What comes in
 
-    def message(self, host: str, now_ns: int) -> bool:
-        """Tell whether a message of ``host`` may be read; costs about a microsecond when it may not."""
+    def message(self, host: str, now_ns: int, *, stream: bool = False) -> bool:
+        """Tell whether a message of ``host`` may be read; costs about a microsecond when it may not.
+
+        ``stream``: it came by a connection, so that ``host`` is not forged. Datagrams with a forged address cost a provider
+        none of what it says over its connection.
+        """
         name = source_of(host)
         source = self._sources.get(name)
         if source is None:
@@ -192,7 +210,10 @@ class Guard:
         if now_ns - source.asked_ns >= KNOWN_AGAIN_NS:
             self._ask(source, host, now_ns)
         rate = self.limits.messages_a_second * source.factor
-        if source.messages.take(rate, rate * MESSAGE_BURST_S, now_ns):
+        bucket = source.messages
+        if stream:
+            bucket = source.streamed = source.streamed or _Bucket(rate * MESSAGE_BURST_S, now_ns)
+        if bucket.take(rate, rate * MESSAGE_BURST_S, now_ns):
             return True
         self._refuse(name, source, Why.MESSAGES, now_ns)
         return False
@@ -219,6 +240,16 @@ class Guard:
         if self._take(source, Why.REGISTRATIONS, rate, 60.0, now_ns):
             return Verdict.TAKE
         self._refuse(source_of(host), source, Why.REGISTRATIONS, now_ns)
+        return self._answer(source, self.limits.calls_a_second, CALL_BURST_S, now_ns)
+
+    def crowded(self, host: str, transactions: int, now_ns: int) -> Verdict:
+        """Say what becomes of a request of ``host`` when so many transactions are open, whatever it asks."""
+        if transactions < self.limits.strangers_transactions:
+            return Verdict.TAKE
+        source = self._source(host, now_ns)
+        if source.known:
+            return Verdict.TAKE
+        self._refuse(source_of(host), source, Why.STRANGERS, now_ns)
         return self._answer(source, self.limits.calls_a_second, CALL_BURST_S, now_ns)
 
     def failed(self, host: str, now_ns: int) -> None:

@@ -134,13 +134,13 @@ class ServerSide:
 
     def _beyond_budget(self, request: Request, flow: Flow, now_ns: int) -> bool:
         """Refuse a new call or registration of a source that asks too much; keeps nothing."""
-        guard = self._core.guard
-        if request.method == "INVITE":
-            verdict = guard.call(flow.remote[0], now_ns)
-        elif request.method in ("REGISTER", "SUBSCRIBE"):
-            verdict = guard.registration(flow.remote[0], now_ns)
-        else:
+        guard, host = self._core.guard, flow.remote[0]
+        if request.method not in ("INVITE", "REGISTER", "SUBSCRIBE"):
             return False
+        verdict = guard.crowded(host, self._core.load(), now_ns)
+        if verdict is Verdict.TAKE:
+            ask = guard.call if request.method == "INVITE" else guard.registration
+            verdict = ask(host, now_ns)
         if verdict is Verdict.REFUSE:
             self.refuse(request, flow, Refusal(503, (("Retry-After", str(BUDGET_RETRY_S)),)))
         return verdict is not Verdict.TAKE

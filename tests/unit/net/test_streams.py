@@ -266,6 +266,25 @@ def test_200_connections_from_one_address_are_bounded(tmp_path: Path) -> None:
     with_tls(tmp_path, test, limits=ConnectionLimits(max_from_one=60))
 
 
+def test_an_office_that_is_known_may_have_more_connections_but_not_all() -> None:
+    async def test(_: Party, two: Party) -> None:
+        async def connect() -> asyncio.StreamWriter:
+            return (await asyncio.open_connection(LOCAL, two.endpoint.port))[1]
+
+        writers = await asyncio.gather(*(connect() for _ in range(30)))
+        await until(lambda: two.endpoint.stats["connections_refused_source"] == 28)
+        two.endpoint.guard.known = lambda host: host == LOCAL
+        writers += await asyncio.gather(*(connect() for _ in range(30)))
+        await until(lambda: two.endpoint.stats["connections_refused_source"] == 28 + 22)
+        assert two.endpoint.connections == 10
+        for writer in writers:
+            await closed(writer)
+
+    with_parties(
+        test, limits=ConnectionLimits(max_connections=20, max_from_one=2), guard=Guard(Limits(known_factor=10))
+    )
+
+
 @pytest.mark.parametrize("trickle", [b"", b"\x16\x03\x01"])
 def test_a_handshake_that_does_not_go_on_is_cut_off(tmp_path: Path, trickle: bytes) -> None:
     async def test(one: Party, two: Party) -> None:

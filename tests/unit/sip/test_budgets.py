@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,6 +57,26 @@ def test_one_source_costs_another_nothing() -> None:
     subject = guard()
     asked(1000, subject.message)
     assert asked(50, subject.message, B) == 50
+
+
+def test_forged_datagrams_cost_the_connections_of_that_address_nothing() -> None:
+    subject = guard()
+    asked(1000, subject.message)
+    assert [subject.message(A, 0, stream=True) for _ in range(51)] == [True] * 50 + [False]
+    for _ in range(4):
+        subject.failed(A, 0)
+    assert not subject.message(A, 100 * S, stream=True), (
+        "wrong passwords count however they came: they cannot be forged"
+    )
+
+
+def test_strangers_leave_half_of_the_transactions_to_those_who_are_known() -> None:
+    subject = guard(known=B, limits=replace(LIMITS, strangers_transactions=100))
+    assert subject.crowded(A, 99, 0) is Verdict.TAKE
+    assert subject.crowded(B, 1000, 0) is Verdict.TAKE
+    verdicts = [subject.crowded(A, 100, 0) for _ in range(30)]
+    assert verdicts == [Verdict.REFUSE] * 10 + [Verdict.IGNORE] * 20
+    assert subject.refused[Why.STRANGERS] == 30
 
 
 def test_those_who_are_known_may_more_and_that_is_found_out_while_they_talk() -> None:

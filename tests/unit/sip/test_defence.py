@@ -183,3 +183,18 @@ def test_nothing_grows_in_a_flood_of_everything() -> None:
     assert guard.refused[Why.UNANSWERED] > 500
     run_out(subject, 6 * S)
     assert subject.held() == Held(0, 0, 0, 0, 0)
+
+
+def test_whoever_forges_addresses_keeps_out_no_trunk() -> None:
+    guard = Guard(dataclasses.replace(Limits(), strangers_transactions=10), known=lambda host: host == "192.0.2.99")
+    subject = Agent(AgentSettings(max_transactions=20, allow=("INVITE", "REGISTER")), seeded(), guard)
+    for number in range(60):
+        forged = Flow("UDP", (f"203.0.113.{number}", 5060), US)
+        subject.receive(call(number, ("INVITE", "REGISTER")[number % 2]), forged, 0)
+        for event in parts(subject)[1]:
+            # Refused for what it is, and nobody is there to acknowledge that.
+            subject.respond(event.transaction_id, 488, now_ns=0)  # type: ignore[union-attr]
+    assert subject.held().server_transactions == 10
+    parts(subject)
+    subject.receive(call(1000), Flow("UDP", ("192.0.2.99", 5060), US), 0)
+    assert any(isinstance(event, IncomingCall) for event in parts(subject)[1])

@@ -145,9 +145,12 @@ class Peers:
         return met
 
     def known(self, request: Request, flow: Flow) -> Peer | Turned:
-        """Return who asks for something that is not for strangers, such as how many messages wait, or how he is refused."""
-        met = self._meet(request, flow)
-        return self._turn(flow) if isinstance(met, Peer) and met.kind is PeerKind.STRANGER else met
+        """Return who asks for something that is not for strangers, such as how many messages wait, or how he is refused.
+
+        An account is no name for that: through its registrar anybody may send us a request, as anybody may call.
+        """
+        at_home = self._trunk_at(flow.remote[0])
+        return self._trunk(at_home) if at_home is not None and not at_home.user else self.login(request, flow)
 
     def login(self, request: Request, flow: Flow) -> Peer | Turned:
         """Return who proves by a secret who he is, wherever he asks from, or how he is refused."""

@@ -178,6 +178,19 @@ def test_nobody_can_fail_in_the_name_of_an_address_that_he_only_forges() -> None
     assert [one.remote[0] for one in door.wrong] == ["203.0.113.9"]
 
 
+def test_whoever_comes_through_a_registrar_of_ours_may_call_and_learns_nothing() -> None:
+    account = Account(name="home", registrar="box.example", user="620")
+    door = Door({"phones": [{"user": "desk", "secret": "x", "mailboxes": ["main"]}]}, account)
+    assert door.met() == Peer(PeerKind.ACCOUNT, "home", trust=True, srtp="optional")
+    turned = door.peers.known(invite(), flow("203.0.113.9"))
+    assert isinstance(turned, Turned)
+    assert turned.answer.status == 401
+    sent = credentials(turned.answer.fields[0][1], "desk", "x")
+    assert door.peers.known(invite(sent), flow("203.0.113.9")) == Peer(PeerKind.PHONE, "desk", srtp="optional")
+    both = Door({"trunks": [PBX]}, account)
+    assert both.peers.known(invite(), flow("192.0.2.1")) == Peer(PeerKind.TRUNK, "pbx", trust=True, srtp="optional")
+
+
 def test_what_is_answered_does_not_tell_which_users_there_are() -> None:
     door = Door({"callers": "known", "trunks": [LOGIN]})
 

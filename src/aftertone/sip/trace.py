@@ -53,6 +53,8 @@ _INLINE: Final = re.compile(rb"inline:([^\s;|]++)")
 _MIKEY: Final = re.compile(rb"mikey[ \t]++([a-z0-9+/=]++)")
 _KEY_LINE: Final = re.compile(rb"[\r\n]k=([^\r\n]++)")
 _URI_PASSWORD: Final = re.compile(rb"sips?:[^\s:@<>\"]*+:([^\s:@<>\"]++)@")
+_MARK: Final = re.compile(rb";line=([0-9a-f]{16})(?![0-9a-z])")
+"""What our Contact carries so that an account's calls are known (``roles.identity``): whoever brings it is taken for its registrar."""
 _STARS: Final = bytes(byte if byte in b"\r\n\t " else 42 for byte in range(256))
 
 
@@ -220,6 +222,7 @@ _SECRETS: Final = (
     (b"mikey", _MIKEY),
     (b"k=", _KEY_LINE),
     (b"@", _URI_PASSWORD),
+    (b";line=", _MARK),
 )
 """What a message must hold for a pattern to be looked for, which is much cheaper."""
 

@@ -62,6 +62,7 @@ def test_what_passes_is_kept_in_order_with_time_and_direction() -> None:
         (b"k=clear:5ec2e7", b"k=************"),
         (b"a=key-mgmt:mikey 5ec2e7+/=", b"mikey *********"),
         (b"To: <sips:ann:5ec2e7@example.net>", b"<sips:ann:******@example.net>"),
+        (b"Contact: <sip:ann@192.0.2.1;line=00000000005ec2e7>", b"<sip:ann@192.0.2.1;line=****************>"),
     ],
 )
 def test_secrets_are_blank_and_everything_else_is_as_it_was(line: bytes, shown: bytes) -> None:

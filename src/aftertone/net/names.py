@@ -110,7 +110,7 @@ class SystemNames:
         self._servers = tuple(servers)
         self._hosts_path = hosts
         self._hosts_seen: tuple[int, int] | None = None
-        self._hosts: dict[str, tuple[str, ...]] = {}
+        self._hosts = b""
         self._clock_ns = clock_ns
         self._known: OrderedDict[tuple[str, str], tuple[int, object]] = OrderedDict()
         self._turns = asyncio.Semaphore(MAX_QUERIES)
@@ -123,11 +123,11 @@ class SystemNames:
             seen = (found.st_mtime_ns, found.st_ino)
             if seen != self._hosts_seen:
                 with self._hosts_path.open("rb") as file:
-                    self._hosts = read_hosts(file.read(MAX_HOSTS_BYTES))
+                    self._hosts = file.read(MAX_HOSTS_BYTES).lower()
                 self._hosts_seen = seen
         except OSError:
-            self._hosts, self._hosts_seen = {}, None
-        return self._hosts.get(_plain(name), ())
+            self._hosts, self._hosts_seen = b"", None
+        return addresses_in(self._hosts, _plain(name))
 
     async def naptr(self, name: str) -> Sequence[Naptr]:
         """Ask the DNS for NAPTR records."""
@@ -271,18 +271,24 @@ def is_dns_name(name: str) -> bool:
     return "." in plain and not plain.endswith(".local")
 
 
-def read_hosts(content: bytes) -> dict[str, tuple[str, ...]]:
-    """Return the addresses of each name in a hosts file; lines that are none are skipped."""
-    found: dict[str, list[str]] = {}
-    for line in content.decode("utf-8", "replace").splitlines():
-        address, *names = line.partition("#")[0].split() or [""]
-        try:
-            ipaddress.ip_address(address)
-        except ValueError:
-            continue
-        for name in names:
-            found.setdefault(_plain(name), []).append(address)
-    return {name: tuple(addresses[:MAX_RECORDS]) for name, addresses in found.items()}
+def addresses_in(hosts: bytes, name: str) -> tuple[str, ...]:
+    """Return what a hosts file in lower case says of a name; lines that are none are skipped.
+
+    Only lines in which the name stands are read: the whole of a long file would stop the line's clock for a second and more.
+    """
+    found: list[str] = []
+    wanted = name.encode("utf-8", "replace")
+    at = hosts.find(wanted) if wanted else -1
+    while at >= 0 and len(found) < MAX_RECORDS:
+        begin, end = hosts.rfind(b"\n", 0, at) + 1, hosts.find(b"\n", at)
+        end = len(hosts) if end < 0 else end
+        address, *names = hosts[begin:end].decode("utf-8", "replace").partition("#")[0].split() or [""]
+        if name in map(_plain, names):
+            with contextlib.suppress(ValueError):
+                ipaddress.ip_address(address)
+                found.append(address)
+        at = hosts.find(wanted, end)
+    return tuple(found)
 
 
 def _plain(name: str) -> str:

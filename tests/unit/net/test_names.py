@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from pathlib import Path
 
 import dns.rcode
@@ -11,7 +12,7 @@ import pytest
 
 from aftertone.errors import EnvironmentFault, UsageError
 from aftertone.net import names as module
-from aftertone.net.names import MAX_REMEMBERED, Naptr, Srv, SystemNames, is_dns_name, read_hosts
+from aftertone.net.names import MAX_REMEMBERED, Naptr, Srv, SystemNames, addresses_in, is_dns_name
 from aftertone.net.resolver import ANY_FAMILY, Resolver
 from aftertone.sip.uri import parse_uri
 from tests.unit.net.names import DnsServer, dns_server
@@ -218,4 +219,15 @@ def test_which_names_the_dns_can_know() -> None:
 
 
 def test_a_hosts_file_of_anything_is_read() -> None:
-    assert read_hosts(b"\xff\xfe 1.2.3.4\n1.2.3.4\n999.1.1.1 a\n") == {}
+    anything = b"\xff\xfe 1.2.3.4\n1.2.3.4\n999.1.1.1 a\n# 192.0.2.1 a\n192.0.2.1 aa b.a # a\r\n192.0.2.2\taa. a.\r\n192.0.2.3 a"
+    assert addresses_in(anything, "a") == ("192.0.2.2", "192.0.2.3")
+    assert addresses_in(anything, "aa") == ("192.0.2.1", "192.0.2.2")
+    for nobody in ("", "1.2.3.4", "\udcff", "192.0.2.3"):
+        assert addresses_in(anything, nobody) == ()
+
+
+def test_a_list_of_advertisers_in_the_hosts_file_does_not_stop_the_clock() -> None:
+    advertisers = b"".join(b"0.0.0.0 advertiser-%06d.example.com\n" % number for number in range(100_000))
+    began_s = time.process_time()
+    assert addresses_in(advertisers + b"192.0.2.7 pbx.example.net\n", "pbx.example.net") == ("192.0.2.7",)
+    assert time.process_time() - began_s < 0.1

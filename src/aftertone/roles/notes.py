@@ -15,6 +15,7 @@ from aftertone.errors import AftertoneError
 from aftertone.journal.record import Event, Kind, Refused, Signalling
 from aftertone.model import Caller
 from aftertone.roles.clock import LineClock
+from aftertone.sip.trace import blanked
 from aftertone.sip.uri import readable
 
 REFUSALS_A_MINUTE: Final = 60
@@ -69,7 +70,7 @@ class Notes:
     def _refused(self, status: int, reason: str, caller: Caller, request_uri: str) -> None:
         now = self._clock.now()
         refusal_id = self._clock.mint(now, self._entropy(10))
-        uri = readable_text(request_uri)[:MAX_URI]
+        uri = uri_text(request_uri)[:MAX_URI]
         self._append(Kind.REFUSED, Refused(refusal_id, now.unix_ms, status, reason[:MAX_REASON], caller, uri).pack())
 
     def _append(self, kind: Kind, payload: bytes) -> None:
@@ -82,3 +83,8 @@ class Notes:
 def readable_text(text: str) -> str:
     """A peer writes these bytes, which need not be UTF-8; the catalog's text must be."""
     return readable(text.encode("utf-8", "surrogateescape"))
+
+
+def uri_text(uri: str) -> str:
+    """Return a Request-URI as it may be kept: without a password, and without the mark by which an account's calls are known."""
+    return readable(blanked(uri.encode("utf-8", "surrogateescape")))

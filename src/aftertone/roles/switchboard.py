@@ -35,7 +35,7 @@ from aftertone.roles.clips import Clips, Track
 from aftertone.roles.clock import LineClock
 from aftertone.roles.durability import Durability
 from aftertone.roles.early import EarlyGreetings
-from aftertone.roles.notes import MAX_REASON, Journal, Notes, readable_text
+from aftertone.roles.notes import MAX_REASON, Journal, Notes, readable_text, uri_text
 from aftertone.roles.peers import Peers, Turned
 from aftertone.roles.refusals import SDP_TYPE, Refusals
 from aftertone.roles.routing import mailbox_of, origin_of
@@ -361,7 +361,7 @@ class Switchboard:
             mailbox_reason=ringing.reason,
             forwarded=diversion is not None,
             call_id=ringing.event.dialog_id.call_id,
-            request_uri=readable_text(request.uri),
+            request_uri=uri_text(request.uri),
             peer=f"{flow.remote[0]}:{flow.remote[1]}",
             clock=now.clock,
             origin=origin_of(ringing.peer, claims, diversion),

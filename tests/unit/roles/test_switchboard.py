@@ -92,6 +92,16 @@ def test_a_refusal_with_bytes_that_are_no_text_is_journalled_as_text() -> None:
     assert refused.request_uri == "sip:boÿx@192.0.2.1"
 
 
+def test_neither_a_password_nor_the_mark_of_an_account_is_kept_with_the_uri() -> None:
+    world = World()
+    world.set_mailboxes(Mailbox("main"), Mailbox("office"))
+    login, mark = "s3cret@192.0.2.1;line=0123456789abcdef", "******@192.0.2.1;line=****************"
+    world.invite(user=f"nobody:{login};x=")
+    world.answered(user=f"main:{login};x=")
+    assert [one.request_uri for one in world.journal.refusals] == [f"sip:nobody:{mark};x=@192.0.2.1"]
+    assert [one["request_uri"] for one in world.envelopes()] == [f"sip:main:{mark};x=@192.0.2.1"]
+
+
 def test_a_flood_of_refusals_is_answered_and_no_longer_journalled(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     clock = SimpleNamespace(monotonic=world.loop.time, monotonic_ns=lambda: int(world.loop.now_s * 1e9), time_ns=int)

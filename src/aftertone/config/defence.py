@@ -31,7 +31,7 @@ class Defence(Section):
         description="Calls at the same time that ring, or that the caller's side has not confirmed; more are answered 503.",
     )
     registrations_a_minute: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        default=300, description="Registrations and subscriptions a minute; more are answered 503."
+        default=600, description="Registrations and subscriptions a minute; more are answered 503."
     )
     failures: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=30, description="Wrong passwords within a minute, after which the source gets no answer for a while."

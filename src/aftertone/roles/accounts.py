@@ -24,6 +24,7 @@ from aftertone.errors import ConfigError
 from aftertone.net.endpoint import SipEndpoint
 from aftertone.roles.enrolment import Enrolment, Resolve, Sender, registrant_of, shown_target
 from aftertone.roles.identity import Identity
+from aftertone.sip.diversion import called_of
 from aftertone.sip.events import Event, FlowLost, RequestAnswered, RequestFailed
 from aftertone.sip.faults import ParseError
 from aftertone.sip.flow import Flow
@@ -109,8 +110,8 @@ class Accounts:
     def account_of(self, request: Request, flow: Flow) -> Account | None:
         """Return the account that a call came by, None when it came by none.
 
-        By the mark in the Request-URI; else by the server's address and the number that was called, or by the address
-        alone where only one account is registered there.
+        By the mark in the Request-URI; else by the server's address and the number that was called, as the Request-URI or
+        another header names it, or by the address alone where only one account is registered there.
         """
         try:
             mark = request.target.params.get("line") or ""
@@ -119,8 +120,12 @@ class Accounts:
         if mark in self._lines:
             return self._lines[mark].account
         here = [one for one in self._lines.values() if flow.remote[0] in one.hosts]
-        called = [one for one in here if one.who.user == target_user(request)]
-        found = called or here
+        found = [one for one in here if one.who.user == target_user(request)]
+        if not found and len(here) > 1:
+            # A server that writes its own number into the Request-URI says elsewhere whom it means.
+            named = {called.user for called in called_of(request)}
+            found = [one for one in here if one.who.user in named]
+        found = found or here
         return found[0].account if len(found) == 1 else None
 
     def serves(self, host: str) -> bool:

@@ -355,6 +355,8 @@ def test_a_call_is_known_by_its_mark_by_its_server_or_not_at_all() -> None:
             found = [who(marked, elsewhere), who(named, here), who(named, elsewhere)]
             assert [account and account.name for account in found] == ["other", "home", None]
             assert who(invite("sip:zoe@127.0.0.1", "sip:zoe@x"), here) is None, "two accounts, and neither was called"
+            meant = who(invite("sip:zoe@127.0.0.1", "sip:bob@x"), here)
+            assert meant is not None and meant.name == "other"
             assert who(invite("tel:+491234;line=x", "sip:zoe@x"), elsewhere) is None
             assert (world.accounts.serves(LOCAL), world.accounts.serves("192.0.2.9")) == (True, False)
 

@@ -32,6 +32,9 @@ def test_every_default_lets_a_usual_evening_through() -> None:
     guard = attackers.guard_of(Settings())
     assert all(guard.call(A, number) is Verdict.TAKE for number in range(100))
     assert all(guard.message(A, number) for number in range(500))
+    # A hundred phones behind one address come back after a power cut: each registers and subscribes, with a challenge.
+    assert all(guard.registration(A, 0) is Verdict.TAKE for _ in range(400))
+    assert all(guard.crowded(A, number, 0) is Verdict.TAKE for number in range(5000))
 
 
 def test_an_attack_is_logged_once() -> None:

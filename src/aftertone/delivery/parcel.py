@@ -24,7 +24,7 @@ from aftertone.delivery.assemble import Assembled, assemble
 from aftertone.delivery.held import HeldCall
 from aftertone.delivery.quality import told
 from aftertone.delivery.rtpdump import SUFFIX, pack_rtpdump
-from aftertone.delivery.secrecy import read_secrecy
+from aftertone.delivery.secrecy import read_secrecy, unopened_packets
 from aftertone.journal import PacketBatch
 from aftertone.journal.segment import NO_FLOOR, Floor
 from aftertone.model import Caller, Clock, EndReason, Envelope, Kind, Message, State, mint_id
@@ -42,6 +42,8 @@ REASON: Final = "reason"
 LONGEST_DETAIL: Final = 200
 _DIGITAL_SILENCE: Final = 16
 """Nothing in a piece is louder than this: two steps of G.711, which is no voice."""
+
+_PACKET_MS: Final = 20
 
 SpeechDetector = Callable[[Samples, int], list[tuple[int, int]]]
 
@@ -98,6 +100,8 @@ def wrap(
 ) -> Parcel:
     """Turn one finished recording into what is stored of it. Pure; memory as ``assemble``."""
     assembled = assemble(envelope, packets, call.end, call.events)
+    unopened = unopened_packets(call.events)
+    assembled = _or_silence(assembled, unopened)
     kind, doubts = _kind(assembled, detect)
     reason, oddities = _end_reason(call)
     srtp, openness = read_secrecy(envelope, call.events)
@@ -121,7 +125,15 @@ def wrap(
         blob_bytes=0,
         mailbox_reason=envelope.mailbox_reason,
         forwarded=envelope.forwarded,
-        notes=(*notes, *assembled.notes, *doubts, *oddities, *openness, *_call_notes(call, assembled)),
+        notes=(
+            *notes,
+            *assembled.notes,
+            *doubts,
+            *oddities,
+            *openness,
+            *_unopened_notes(unopened),
+            *_call_notes(call, assembled),
+        ),
         clock=envelope.clock,
         holds=assembled.holds,
         jitter_ms=assembled.jitter_ms,
@@ -136,6 +148,23 @@ def wrap(
         write_flac(audio, assembled.samples, assembled.rate_hz, pack_tags(envelope, message))
     dump = pack_rtpdump(packets, envelope.started_unix_ms) if assembled.keep_packets else b""
     return Parcel(message, audio.getvalue(), message_key(envelope.id, SUFFIX), dump)
+
+
+def _or_silence(assembled: Assembled, unopened: int) -> Assembled:
+    """Return silence as long as what was said when all of it was such that no key opens it: somebody spoke, which is a message."""
+    if not unopened or len(assembled.samples):
+        return assembled
+    samples = np.zeros(unopened * _PACKET_MS * assembled.rate_hz // 1000, np.int16)
+    milliseconds = unopened * _PACKET_MS
+    return replace(assembled, samples=samples, duration_ms=milliseconds, audio_ms=milliseconds, undecodable=True)
+
+
+def _unopened_notes(unopened: int) -> tuple[str, ...]:
+    if not unopened:
+        return ()
+    return (
+        f"sound came that could not be opened, about {max(1, unopened * _PACKET_MS // 1000)} s of it: its key was not the one agreed on",
+    )
 
 
 def _kind(assembled: Assembled, detect: SpeechDetector) -> tuple[Kind, tuple[str, ...]]:

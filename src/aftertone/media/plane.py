@@ -38,6 +38,7 @@ from aftertone.media.player import FRAME_MS, Player
 from aftertone.media.reports import LineQuality, Reports
 from aftertone.media.sockets import PORT_BITS, bind_port, make_receiver, pack_address, source_address, source_key
 from aftertone.media.table import Stream, Table
+from aftertone.media.unopened import Unopened
 from aftertone.model import Codec
 from aftertone.rtp.batch import Headers, parse
 from aftertone.rtp.events import DigitDetector
@@ -113,7 +114,14 @@ class Latched:
     address: tuple[str, int]
 
 
-MediaEvent = Played | KeyPressed | Silent | ToneHeard | LongestReached | Latched
+@dataclass(frozen=True, slots=True)
+class PlainSound:
+    """The peer agreed on keys and sends plain sound; it is taken from now on."""
+
+    row: int
+
+
+MediaEvent = Played | KeyPressed | Silent | ToneHeard | LongestReached | Latched | PlainSound
 
 
 class Plane:
@@ -240,6 +248,7 @@ class Plane:
         self.table.journal_call[row] = journal_call
         self.table.recording_since_ns[row] = now_ns
         self.table.told[row] = False
+        self.table.protection.listen(row)
         self.table.recording[row] = True
 
     def finish(self, row: int, now_ns: int) -> int:
@@ -248,6 +257,10 @@ class Plane:
             self._receive(np.array([row]), now_ns, [])
             self.table.recording[row] = False
         return int(self.watch.last_sound_ns[row])
+
+    def unopened(self, row: int) -> Unopened:
+        """Return what came for this recording that was not encrypted as agreed."""
+        return self.table.protection.unopened(row)
 
     def quality(self, row: int) -> LineQuality:
         """Return what the peer has said about the sound of this call."""
@@ -309,6 +322,13 @@ class Plane:
         owner = np.repeat(rows, counts)
         self.received_packets += filled
         refused = self.table.protection.open(owner, receiver.arena, receiver.lengths)
+        for row, is_plain in self.table.protection.take_turned():
+            if is_plain:
+                events.append(PlainSound(row))
+            else:
+                # Whoever was plain was not the caller, whose place it may have taken.
+                self._latch.open(row, int(self._latch.signalled[row]))
+                self._open_to_all(row)
         # Their length is 0 now, which would read as malformed.
         self.dropped["unauthentic"] += refused
         self.dropped["malformed"] -= refused

@@ -10,6 +10,8 @@ encrypted call, all of it costs a comparison a tick.
 
 A peer that changes its key does so at a moment that we do not know. So the key before it stays good until the first packet
 under the new one came: no word is lost to a change of keys.
+
+What no key opens is counted for each row, and taken all the same where that is allowed and it is plainly not encrypted (`media.unopened`).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from aftertone.media.unopened import PlainEar, Unopened
 from aftertone.model import MasterKey
 from aftertone.rtp.srtp import SrtpReceiver, SrtpSender, is_rtcp
 
@@ -28,11 +31,26 @@ class _Row:
     sender: SrtpSender
     receiver: SrtpReceiver
     before: SrtpReceiver | None = None
+    ear: PlainEar | None = None
+    """Listens for plain sound where that would be taken, until something authentic came."""
+    plain: bool = False
+    unopened: int = 0
 
     def open(self, packet: bytes) -> bytes | None:
         if is_rtcp(packet):
             plain = self.receiver.open_rtcp(packet)
             return plain if plain is not None or self.before is None else self.before.open_rtcp(packet)
+        plain = self._open(packet)
+        if plain is not None:
+            self.ear, self.plain = None, False
+            return plain
+        self.plain = self.plain or (self.ear is not None and self.ear.hear(packet))
+        if self.plain:
+            return packet
+        self.unopened += 1
+        return None
+
+    def _open(self, packet: bytes) -> bytes | None:
         plain = self.receiver.open(packet)
         if self.before is None:
             return plain
@@ -45,26 +63,33 @@ class _Row:
 class Protection:
     """The encrypted rows of a table of ``capacity`` rows. Used from one thread."""
 
-    __slots__ = ("_rows", "_secure")
+    __slots__ = ("_rows", "_secure", "_turned")
 
     def __init__(self, capacity: int) -> None:
         self._rows: dict[int, _Row] = {}
         self._secure = np.zeros(capacity, dtype=np.bool_)
+        self._turned: list[tuple[int, bool]] = []
 
     @property
     def live(self) -> int:
         """How many rows are encrypted."""
         return len(self._rows)
 
-    def agree(self, row: int, sending: MasterKey | None, receiving: MasterKey | None) -> None:
-        """Protect ``row`` with these keys from now on, or no longer. A key that stays keeps its place in the stream."""
+    def agree(
+        self, row: int, sending: MasterKey | None, receiving: MasterKey | None, *, plain_is_taken: bool = False
+    ) -> None:
+        """Protect ``row`` with these keys from now on, or no longer. A key that stays keeps its place in the stream.
+
+        ``plain_is_taken``: plain sound of a peer that never sends anything else is better than none.
+        """
         if sending is None or receiving is None:
             self.end(row)
             return
         current = self._rows.get(row)
         self._secure[row] = True
         if current is None:
-            self._rows[row] = _Row(SrtpSender(sending), SrtpReceiver(receiving))
+            ear = PlainEar() if plain_is_taken else None
+            self._rows[row] = _Row(SrtpSender(sending), SrtpReceiver(receiving), ear=ear)
             return
         if current.sender.master != sending:
             current.sender = SrtpSender(sending)
@@ -75,6 +100,22 @@ class Protection:
         """Forget the keys of ``row``."""
         self._rows.pop(row, None)
         self._secure[row] = False
+
+    def listen(self, row: int) -> None:
+        """A recording begins on ``row``: count anew."""
+        found = self._rows.get(row)
+        if found is not None:
+            found.unopened = 0
+
+    def unopened(self, row: int) -> Unopened:
+        """Return what came on ``row`` since ``listen`` and was not encrypted as agreed."""
+        found = self._rows.get(row)
+        return Unopened() if found is None else Unopened(found.unopened, found.plain)
+
+    def take_turned(self) -> list[tuple[int, bool]]:
+        """Return the rows whose sound turned out to be plain (True) or encrypted after all, since this was asked last."""
+        found, self._turned = self._turned, []
+        return found
 
     def open(self, owner: npt.NDArray[np.intp], arena: npt.NDArray[np.uint8], lengths: npt.NDArray[np.int32]) -> int:
         """Open what came for encrypted rows: datagram i of the batch, ``lengths[i]`` bytes of ``arena[i]``, came to ``owner[i]``.
@@ -91,8 +132,11 @@ class Protection:
         refused = 0
         columns = (indices.tolist(), owner[indices].tolist(), lengths[indices].tolist())
         for index, row, length in zip(*columns, strict=True):
-            start = index * width
-            plain = rows[row].open(bytes(view[start : start + length]))
+            start, found = index * width, rows[row]
+            was_plain = found.plain
+            plain = found.open(bytes(view[start : start + length]))
+            if found.plain is not was_plain:
+                self._turned.append((row, found.plain))
             if plain is None:
                 refused += 1
                 opened.append(0)

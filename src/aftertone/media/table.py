@@ -40,6 +40,8 @@ class Stream:
     """Where the peer wants reports, also on hold; None when it does not say."""
     rtcp_mux: bool = False
     """Reports travel on the port of the sound (RFC 5761)."""
+    plain_is_taken: bool = False
+    """Should the peer not encrypt after all, its plain sound is taken: nobody required keys."""
 
 
 class Table:
@@ -109,7 +111,7 @@ class Table:
         self.noise_type[row] = -1 if stream.comfort_noise is None else stream.comfort_noise
         self.accepts[row] = False
         self.accepts[row, list(stream.accepted)] = True
-        self.protection.agree(row, stream.sending, stream.receiving)
+        self.protection.agree(row, stream.sending, stream.receiving, plain_is_taken=stream.plain_is_taken)
 
     def end(self, row: int) -> socket.socket | None:
         """Free ``row``; returns its socket for the owner to close."""

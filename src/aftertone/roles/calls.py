@@ -7,7 +7,6 @@ that is the switchboard's.
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -79,6 +78,8 @@ class Live:
     """The greeting was played before the answer."""
     held: bool = False
     """The caller has put us on hold."""
+    plain: bool = False
+    """It is noted that the sound was not encrypted as agreed."""
     cancelled: bool = False
     """The caller gave up before the 200 could go out: there is nobody to say goodbye to."""
 
@@ -92,7 +93,7 @@ class Live:
         self.board.plane.stop(self.row)
 
     def start_recording(self) -> None:
-        self.board.plane.record(self.row, self.number, time.monotonic_ns())
+        self.board.start_recording(self)
 
     def end_recording(self, reason: EndReason) -> None:
         self.board.end_recording(self, reason)

@@ -436,6 +436,7 @@ class Line:
             text = f"The disk is slow: sound waited {slow_ms:.0f} ms for it (the promise holds below 250 ms)"
             alarms.append({"code": "slow_disk", "text": text})
         alarms += self._lamps.alarms()
+        alarms += self._board.alarms()
         alarms += attackers.alarms(self._endpoint.guard, time.monotonic_ns())
         if self._weak_storage:
             alarms.append({"code": "weak_storage", "text": self._weak_storage})

@@ -27,7 +27,8 @@ import structlog
 from aftertone.config import Settings
 from aftertone.errors import AftertoneError, BusyError, StorageError
 from aftertone.journal.record import Begin, End, Event, Kind
-from aftertone.media.plane import KeyPressed, LongestReached, MediaEvent, Plane, Played, Silent, ToneHeard
+from aftertone.media.plane import KeyPressed, LongestReached, MediaEvent, PlainSound, Plane, Played, Silent, ToneHeard
+from aftertone.media.table import Stream
 from aftertone.model import Caller, Codec, EndReason, Envelope
 from aftertone.net.endpoint import SipEndpoint
 from aftertone.roles.calls import Live, Media, Ringing
@@ -39,7 +40,7 @@ from aftertone.roles.notes import MAX_REASON, Journal, Notes, readable_text, uri
 from aftertone.roles.peers import Peers, Turned
 from aftertone.roles.refusals import SDP_TYPE, Refusals
 from aftertone.roles.routing import mailbox_of, origin_of
-from aftertone.roles.secrecy import Secrecies, suite_of
+from aftertone.roles.secrecy import NOTABLE_PACKETS, Secrecies, suite_of
 from aftertone.roles.terms import is_on_hold, key_of_info, quality_event, stream_of, warning_of
 from aftertone.roles.timekeeper import Reading
 from aftertone.roles.traces import Traces
@@ -234,12 +235,15 @@ class Switchboard:
         body = self._describe(media, request.body)
         ringing.said = b"" if is_reliable(request, status, body) else body
         if media.plan is not None:
-            self.plane.agree(ringing.row, stream_of(media.plan))
+            self.plane.agree(ringing.row, self._stream_of(media.plan, media))
         return body, media.plan
 
     def _media_for(self, ringing: Ringing) -> Media:
         session_id = int.from_bytes(self._entropy(7), "big")
         return Media(self._host(ringing.event.flow), ringing.port, session_id, srtp=ringing.peer.srtp)
+
+    def _stream_of(self, plan: MediaPlan, media: Media) -> Stream:
+        return stream_of(plan, plain_is_taken=self._secrecies.takes_plain(media.srtp))
 
     def _greet_early(self, ringing: Ringing) -> bool:
         """Play the greeting before the answer; False when the call is to be answered first."""
@@ -309,7 +313,7 @@ class Switchboard:
         self._live[dialog] = live
         self._rows[ringing.row] = live
         if media.plan is not None and ringing.media is None:
-            self.plane.agree(ringing.row, stream_of(media.plan))
+            self.plane.agree(ringing.row, self._stream_of(media.plan, media))
         self._secrecies.note(media.plan, event.flow)
         if media.plan is not None and media.plan.direction == "inactive":
             self._mark_hold(live, is_held=True)
@@ -406,7 +410,7 @@ class Switchboard:
                 warning = warning_of(error, self._host(ringing.event.flow))
                 self.refusals.plain(ringing.event, 488, str(error), retry_after_s=None, headers=warning)
                 return
-            self.plane.agree(ringing.row, stream_of(ringing.media.plan))
+            self.plane.agree(ringing.row, self._stream_of(ringing.media.plan, ringing.media))
 
     def _stop_ringing(self, transaction: sip.TransactionId) -> Ringing | None:
         """Take a call out of those that ring, if it is there. Its row is the caller's to give back."""
@@ -462,7 +466,7 @@ class Switchboard:
         # A call that begins by only talking to us is no hold; one that comes to that is.
         is_held = plan.direction == "inactive" if live.media.plan is None else is_on_hold(plan)
         live.media.plan = plan
-        self.plane.agree(live.row, stream_of(plan))
+        self.plane.agree(live.row, self._stream_of(plan, live.media))
         if is_cut_otherwise and self.plane.table.playing[live.row]:
             # The packets that are left must be of the codec whose number they will bear, and as long as the peer wants them.
             track = self._track(live, live.clip)
@@ -538,7 +542,7 @@ class Switchboard:
             self.endpoint.respond(transaction, 488)
             return
         ringing.media = media
-        self.plane.agree(ringing.row, stream_of(plan))
+        self.plane.agree(ringing.row, self._stream_of(plan, media))
         self.endpoint.respond(transaction, 200, body=body, content_type=SDP_TYPE)
 
     def _on_reoffer_answered(self, dialog: sip.DialogId, offer: bytes, body: bytes) -> None:
@@ -582,6 +586,8 @@ class Switchboard:
                     live.call.run(script.tone())
                 case LongestReached():
                     live.call.run(script.longest())
+                case PlainSound():
+                    self._note_plain(live)
 
     def _on_early_media(self, event: MediaEvent) -> None:
         """Take what happens on a row whose call is not answered."""
@@ -604,6 +610,46 @@ class Switchboard:
         track = self._track(live, clip)
         self.plane.play(live.row, track.packets, track.packet_ms)
 
+    def start_recording(self, live: Live) -> None:
+        """Journal what arrives from now on."""
+        self.plane.record(live.row, live.number, time.monotonic_ns())
+        if self.plane.unopened(live.row).plain:
+            self._note_plain(live)
+
+    def _note_plain(self, live: Live) -> None:
+        if live.plain or live.call.ended:
+            return
+        live.plain = True
+        self.counters["plain_despite_keys"] += 1
+        self._notes.event(Event(live.number, time.monotonic_ns(), "plain"))
+        self._logger.warning(
+            "keys were agreed on, and the sound comes without encryption; it is taken, since sip.srtp does not require it",
+            message=str(live.envelope.id),
+            peer=live.envelope.peer,
+        )
+
+    def _note_unopened(self, live: Live, now_ns: int, *, heard: bool) -> None:
+        """Note what no key opened: an empty recording must say that somebody spoke."""
+        unopened = self.plane.unopened(live.row)
+        if unopened.plain:
+            self._note_plain(live)
+        if unopened.packets < NOTABLE_PACKETS:
+            return
+        self._notes.event(Event(live.number, now_ns, "unopened", str(unopened.packets)))
+        if not heard:
+            self.counters["unopened"] += 1
+            self._secrecies.unheard(live.envelope.peer)
+            self._logger.error(
+                "sound came that no key opens",
+                message=str(live.envelope.id),
+                peer=live.envelope.peer,
+                packets=unopened.packets,
+            )
+
+    def alarms(self) -> list[dict[str, str]]:
+        """Return what somebody must know about calls."""
+        return self._secrecies.alarms()
+
     def end_recording(self, live: Live, reason: EndReason) -> None:
         """Journal the end of a recording; the call hears when it is durable."""
         now_ns = time.monotonic_ns()
@@ -621,6 +667,7 @@ class Switchboard:
         quality = quality_event(live.number, now_ns, self.plane.quality(live.row))
         if quality is not None:
             self._notes.event(quality)
+        self._note_unopened(live, now_ns, heard=last_sound_ns > 0)
         try:
             sequence = self._journal.append(Kind.END, end.pack(), urgent=True)
         except AftertoneError as error:

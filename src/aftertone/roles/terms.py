@@ -22,8 +22,8 @@ from aftertone.sip.message import Request
 MAX_WARNING: Final = 120
 
 
-def stream_of(plan: MediaPlan) -> Stream:
-    """Return what the media plane must know of a plan."""
+def stream_of(plan: MediaPlan, *, plain_is_taken: bool = False) -> Stream:
+    """Return what the media plane must know of a plan; ``plain_is_taken`` although keys were agreed on."""
     sends = plan.direction in ("sendrecv", "sendonly")
     return Stream(
         codec=plan.codec,
@@ -35,6 +35,7 @@ def stream_of(plan: MediaPlan) -> Stream:
         ptime_ms=plan.ptime_ms,
         sending=plan.keys.sending if plan.keys else None,
         receiving=plan.keys.receiving if plan.keys else None,
+        plain_is_taken=plain_is_taken,
         remote_rtcp=plan.remote_rtcp,
         rtcp_mux=plan.rtcp_mux,
     )

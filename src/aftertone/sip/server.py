@@ -553,7 +553,8 @@ class ServerSide:
         """Send answers to requests of a lost connection to where their Via says, by a new one (section 18.2.2)."""
         core = self._core
         for transaction in core.server.values():
-            if transaction.flow == flow:
+            # Over UDP there is no connection to lose, and what has had its last answer knows no Via any more.
+            if transaction.flow == flow and flow.reliable:
                 port = transaction.request.via.port or (5061 if flow.transport == "TLS" else 5060)
                 transaction.flow = Flow(flow.transport, (flow.remote[0], port), flow.local)
                 waiting = transaction.dialog.unacknowledged if transaction.dialog is not None else None

@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from aftertone.delivery.secrecy import PARTLY, read_secrecy
-from aftertone.journal import Event
-from aftertone.model import Envelope
+from aftertone.audio.flac import read_audio
+from aftertone.delivery.held import HeldCall
+from aftertone.delivery.parcel import wrap
+from aftertone.delivery.secrecy import MOST_PACKETS, PARTLY, PLAIN, read_secrecy, unopened_packets
+from aftertone.journal import End, Event
+from aftertone.model import Envelope, Kind
 from aftertone.store.details import pack_details, unpack_details
 from tests.support.messages import a_message
 from tests.support.recordings import an_envelope
@@ -40,6 +43,39 @@ def test_all_of_a_call(envelope: Envelope, events: list[Event], expected: str) -
 def test_part_of_a_call_is_noted_and_does_not_count(events: list[Event]) -> None:
     assert read_secrecy(replace(an_envelope(), srtp=CM), events) == ("", (PARTLY,))
     assert read_secrecy(an_envelope(), [_media(1, CM)]) == ("", (PARTLY,))
+
+
+def test_plain_sound_despite_keys_is_noted_and_the_message_not_called_encrypted() -> None:
+    assert read_secrecy(replace(an_envelope(), srtp=CM), [Event(1, 5, "plain"), _media(9, CM)]) == ("", (PLAIN,))
+
+
+@pytest.mark.parametrize(
+    ("detail", "expected"),
+    [
+        ("500", 500),
+        ("24", 0),
+        ("", 0),
+        ("x", 0),
+        ("-5", 0),
+        ("\u0661" * 3, 0),
+        ("9" * 9, MOST_PACKETS),
+        ("9" * 5000, 0),
+    ],
+)
+def test_what_no_key_opened_is_counted_whatever_the_record_says(detail: str, expected: int) -> None:
+    assert unopened_packets([Event(1, 1, "hold"), Event(1, 2, "unopened", detail)]) == expected
+
+
+def test_a_caller_whom_no_key_opened_left_a_message_that_says_so() -> None:
+    call = HeldCall(
+        (1, 1), after_damage=False, end=End(1, 10**10, 5, "silence"), events=[Event(1, 9, "unopened", "500")]
+    )
+    parcel = wrap(call, replace(an_envelope(), srtp=CM), call.packets.load(1))
+    assert parcel.message.kind is Kind.MESSAGE
+    assert parcel.message.duration_ms == 10_000
+    assert any("about 10 s" in note for note in parcel.message.notes)
+    samples, rate_hz = read_audio(parcel.audio)
+    assert (len(samples), rate_hz) == (80_000, 8_000)
 
 
 def test_it_travels_with_envelope_and_message() -> None:

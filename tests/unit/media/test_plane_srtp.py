@@ -11,10 +11,11 @@ import pytest
 
 from aftertone.journal.batch import unpack_batch
 from aftertone.media import plane as planes
-from aftertone.media.plane import KeyPressed, Latched
+from aftertone.media.plane import KeyPressed, Latched, PlainSound
 from aftertone.media.player import KEEPALIVE_NS
 from aftertone.media.protection import Protection
 from aftertone.media.table import Stream
+from aftertone.media.unopened import CONVINCING, Unopened
 from aftertone.model import Codec, MasterKey, Suite
 from aftertone.rtp import rtcp
 from aftertone.rtp.events import TelephoneEvent
@@ -205,3 +206,47 @@ def test_nothing_waits_in_a_socket_that_was_read(bench: Bench, peer: socket.sock
     sock = bench.plane.table.sockets[row]
     assert sock is not None and not select.select([sock], [], [], 0)[0]
     assert bench.plane.dropped["unauthentic"] == planes.MOST_PER_SOCKET
+
+
+def test_plain_sound_is_recorded_where_keys_are_not_required(bench: Bench, peer: socket.socket) -> None:
+    row, port = start(bench, replace(secured(peer), plain_is_taken=True))
+    for number in range(CONVINCING + 10):
+        peer.sendto(packet(number), ("127.0.0.1", port))
+    arrive(bench, row)
+    assert bench.ticks(planes.STRIPES) == [PlainSound(row), Latched(row, peer.getsockname())]
+    assert len(bench.payloads()) == 11
+    assert bench.plane.unopened(row) == Unopened(CONVINCING - 1, plain=True)
+
+
+def test_plain_sound_is_counted_and_not_recorded_where_keys_are_required(bench: Bench, peer: socket.socket) -> None:
+    row, port = start(bench, secured(peer))
+    for number in range(CONVINCING + 10):
+        peer.sendto(packet(number), ("127.0.0.1", port))
+    arrive(bench, row)
+    assert bench.ticks(planes.STRIPES) == []
+    assert bench.payloads() == []
+    assert bench.plane.unopened(row) == Unopened(CONVINCING + 10, plain=False)
+    bench.plane.record(row, 43, bench.now_ns)
+    assert bench.plane.unopened(row) == Unopened()
+
+
+def test_whoever_was_plain_loses_the_place_to_the_first_authentic_packet(bench: Bench, peer: socket.socket) -> None:
+    row, port = start(bench, replace(secured(peer), plain_is_taken=True))
+    sender = SrtpSender(key(2))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        for number in range(CONVINCING + 10):
+            stranger.sendto(packet(number), ("127.0.0.1", port))
+        arrive(bench, row)
+        assert bench.ticks(planes.STRIPES) == [PlainSound(row), Latched(row, stranger.getsockname())]
+        for number in range(3):
+            peer.sendto(sender.protect(packet(number, b"\x02" * 160)), ("127.0.0.1", port))
+        arrive(bench, row)
+        assert bench.ticks(planes.STRIPES) == [Latched(row, peer.getsockname())]
+        before = len(bench.payloads())
+        for number in range(3 * CONVINCING):
+            stranger.sendto(packet(number), ("127.0.0.1", port))
+        arrive(bench, row)
+        assert bench.ticks(2 * planes.STRIPES) == []
+    assert len(bench.payloads()) == before
+    assert bench.payloads()[-3:] == [b"\x02" * 160] * 3

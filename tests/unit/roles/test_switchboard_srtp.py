@@ -9,6 +9,8 @@ import re
 import pytest
 
 from aftertone.errors import StorageFullError
+from aftertone.media.plane import PlainSound
+from aftertone.media.unopened import Unopened
 from aftertone.model import MasterKey, Suite
 from aftertone.sdp import negotiation
 from aftertone.sdp.crypto import Policy, Secrecy
@@ -192,3 +194,38 @@ def test_a_refusal_is_told_over_srtp_too() -> None:
     assert b"a=crypto:1 " in world.switch.bodies[caller.transaction]
     ((stream,),) = world.sound.streams.values()
     assert stream.sending is not None
+
+
+@pytest.mark.parametrize(("policy", "taken"), [("optional", True), ("required", False)])
+def test_plain_sound_is_better_than_none_unless_keys_are_required(policy: Policy, taken: bool) -> None:
+    world = _world(policy)
+    caller = world.answered(body=SECURE)
+    assert world.sound.streams[world.row_of(caller)][-1].plain_is_taken is taken
+    trunk = {"name": "pbx", "addresses": ("192.0.2.0/24",), "srtp": "required"}
+    world = World(sip={"srtp": policy, "trunks": [trunk]})
+    assert not world.sound.streams[world.row_of(world.answered(body=SECURE))][-1].plain_is_taken
+
+
+def test_plain_sound_is_noted_once_whenever_it_began() -> None:
+    world = _world()
+    caller, row = world.recording(body=SECURE)
+    world.hear(PlainSound(row))
+    world.sound.not_opened = Unopened(24, plain=True)
+    caller.hang_up()
+    assert [name for name, _ in world.journal.events] == ["plain"]
+    world.recording(body=SECURE)
+    assert [name for name, _ in world.journal.events] == ["plain", "plain"], "it was known before the beep"
+
+
+def test_sound_that_no_key_opened_is_noted_before_the_end_and_told() -> None:
+    world = _world("required")
+    caller, _ = world.recording(body=SECURE)
+    assert world.board.alarms() == []
+    world.sound.not_opened = Unopened(500)
+    caller.hang_up()
+    world.sync()
+    assert world.journal.events == [("unopened", "500")]
+    assert world.journal.story[-3:] == ["journal EVENT", "journal END", "answer 200"]
+    (alarm,) = world.board.alarms()
+    assert alarm["code"] == "unopened_sound"
+    assert world.envelopes()[0]["peer"] in alarm["text"]

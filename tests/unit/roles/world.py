@@ -25,6 +25,7 @@ from aftertone.journal.record import Begin, End, Event, Kind, Refused
 from aftertone.media.plane import MediaEvent
 from aftertone.media.reports import LineQuality
 from aftertone.media.table import Stream
+from aftertone.media.unopened import Unopened
 from aftertone.model import Codec, Mailbox
 from aftertone.roles.clips import Track
 from aftertone.roles.durability import Durability
@@ -187,6 +188,7 @@ class Sound:
         self.held: dict[int, bool] = {}
         self.last_sound_ns = 0
         self.reported = LineQuality()
+        self.not_opened = Unopened()
 
     def lease(self) -> tuple[int, int]:
         if not self.free:
@@ -232,6 +234,10 @@ class Sound:
         assert row in self.leased
         self.story.append("last packet")
         return self.last_sound_ns
+
+    def unopened(self, row: int) -> Unopened:
+        assert row in self.leased
+        return self.not_opened
 
     def quality(self, row: int) -> LineQuality:
         assert row in self.leased
@@ -460,11 +466,11 @@ class World:
         caller.confirm()
         return caller
 
-    def recording(self) -> tuple[Caller, int]:
+    def recording(self, **values: Any) -> tuple[Caller, int]:
         """Return a call that is being recorded, and its row."""
         from aftertone.media.plane import Played
 
-        caller = self.answered()
+        caller = self.answered(**values)
         row = self.row_of(caller)
         self.sync()
         self.hear(Played(row))

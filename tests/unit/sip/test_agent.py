@@ -78,6 +78,21 @@ def test_a_call_over_a_lost_connection_is_reached_at_its_contact() -> None:
     assert output.flow == FLOW
 
 
+def test_a_datagram_that_cannot_be_sent_changes_nothing_for_transactions_that_are_over() -> None:
+    subject = agent()
+    subject.receive(request(), FLOW, 0)
+    event = parts(subject)[1][0]
+    assert isinstance(event, IncomingCall)
+    subject.respond(event.transaction_id, 486, now_ns=0)
+    subject.outputs()
+    subject.transport_failed(FLOW, 0, "no socket")
+    assert subject.outputs() == [FlowLost(FLOW)]
+    subject.receive(request(), FLOW, 1)
+    (again,) = subject.outputs()
+    assert isinstance(again, Transmit)
+    assert (again.flow, again.data[:11]) == (FLOW, b"SIP/2.0 486")
+
+
 def test_two_agents_talk() -> None:
     wire = Wire(agent(seed=1), agent(seed=2))
     log: list[str] = []

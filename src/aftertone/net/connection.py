@@ -27,10 +27,11 @@ class ConnectionLimits:
 
     max_connections: int = 1000
     """Each costs a file descriptor and up to half a megabyte; beyond it a new one is closed at once. As many more may be
-    opened by ourselves."""
+    opened by ourselves, half of them to strangers."""
     max_from_one: int = 64
     """From one IPv4 address, or one IPv6 network of 64 bits, of which nobody is known; an office whose phones have logged in
     may have ``known_factor`` times as many, up to half of all."""
+    known_factor: int = 10
     idle_s: float = 120.0
     """Without a byte from or to a peer with whom nothing is going on; it can always connect again."""
     idle_in_use_s: float = 1800.0

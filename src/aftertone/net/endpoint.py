@@ -311,9 +311,9 @@ class SipEndpoint:
         """Return whether a call, or whatever else ``lives_on`` knows of, lives on a flow."""
         return self.agent.uses(flow) or any(lives(flow) for lives in self.lives_on)
 
-    def known_factor(self, host: str) -> float:
-        """Return how many times as many connections an address may have as a stranger's."""
-        return self.guard.limits.known_factor if self.guard.known(host) else 1.0
+    def knows(self, host: str) -> bool:
+        """Tell whether an address is a trunk's, an account's server, or one from which somebody logged in."""
+        return self.guard.known(host)
 
     def bound_host(self, remote: Address) -> str | None:
         """Return the address that a connection to a peer must come from; None leaves it to the kernel."""

@@ -27,7 +27,7 @@ from aftertone.sip.budgets import source_of
 from aftertone.sip.flow import Address, Flow, Transport
 
 MAX_CONNECTING: Final = 64
-"""Connections being opened at once, and seconds that each may take (``CONNECT_S``), the TLS handshake included."""
+"""Connections being opened at once, half of them to strangers, and seconds that each may take (``CONNECT_S``), the TLS handshake included."""
 CONNECT_S: Final = 5.0
 MAX_QUEUED_BYTES: Final = 65_536
 """Bytes that may wait for a connection that is being opened."""
@@ -58,8 +58,8 @@ class StreamsOwner(Protocol):
     def local_towards(self, remote: Address, transport: Transport) -> Address:
         """Return our address as a peer reaches it."""
 
-    def known_factor(self, host: str) -> float:
-        """Return how many times as many connections an address may have as a stranger's."""
+    def knows(self, host: str) -> bool:
+        """Tell whether an address is that of somebody who is known."""
 
     def bound_host(self, remote: Address) -> str | None:
         """Return the address that a connection of ours must come from, or None for the kernel's choice."""
@@ -107,7 +107,12 @@ class Streams:
             return
         queue = self._connecting.get(flow)
         if queue is None:
-            crowded = len(self._connecting) >= MAX_CONNECTING or len(self._ours) >= self._limits.max_connections
+            # A stranger's answers can be led to many ports where nobody answers; accounts connect to their servers all the same.
+            share = 1 if self._owner.knows(flow.remote[0]) else 2
+            crowded = (
+                len(self._connecting) >= MAX_CONNECTING // share
+                or len(self._ours) >= self._limits.max_connections // share
+            )
             if self._closing or crowded or not is_literal(flow.remote[0]):
                 self._stats["unsendable"] += 1
                 self._owner.stream_failed(flow, "too many connections" if crowded else "no connection can be opened")
@@ -202,8 +207,9 @@ class Streams:
             self._stats["connections_refused"] += 1
         elif self._from[source] >= self._limits.max_from_one and (
             # Half of all stays for others, whoever it is.
-            self._from[source]
-            >= min(self._limits.max_from_one * self._owner.known_factor(name[0]), self._limits.max_connections // 2)
+            not self._owner.knows(name[0])
+            or self._from[source]
+            >= min(self._limits.max_from_one * self._limits.known_factor, self._limits.max_connections // 2)
         ):
             self._stats["connections_refused_source"] += 1
         elif not self._owner.may_connect(name[0], cost):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from aftertone.net.connection import ConnectionLimits
+from aftertone.net.streams import MAX_CONNECTING
 from aftertone.net.tls import Tls
 from aftertone.sip.budgets import Guard, Limits, Why
 from aftertone.sip.events import (
@@ -285,6 +286,21 @@ def test_an_office_that_is_known_may_have_more_connections_but_not_all() -> None
     )
 
 
+def test_strangers_who_lead_our_answers_nowhere_do_not_keep_accounts_from_their_servers() -> None:
+    async def test(one: Party, two: Party) -> None:
+        one.endpoint.guard.known = lambda host: host == LOCAL
+        # In one turn of the loop none of them can be open, or have failed.
+        for port in range(1, 101):
+            flow = one.endpoint.flow_to(("127.0.0.3", port), "TCP")
+            one.endpoint.request("OPTIONS", "sip:127.0.0.3", from_uri="sip:one@127.0.0.1", flow=flow)
+        known = one.endpoint.flow_to((LOCAL, two.endpoint.port), "TCP")
+        wanted = one.endpoint.request("REGISTER", "sip:127.0.0.1", from_uri="sip:one@127.0.0.1", flow=known)
+        assert (await one.wait_for(RequestAnswered)).request == wanted
+        assert one.endpoint.stats["unsendable"] == 100 - MAX_CONNECTING // 2
+
+    with_parties(test)
+
+
 @pytest.mark.parametrize("trickle", [b"", b"\x16\x03\x01"])
 def test_a_handshake_that_does_not_go_on_is_cut_off(tmp_path: Path, trickle: bytes) -> None:
     async def test(one: Party, two: Party) -> None:
@@ -327,7 +343,7 @@ def test_a_call_keeps_its_quiet_connection_and_a_stranger_does_not() -> None:
         await closed(writer)
         await until(lambda: two.endpoint.connections == 1)
 
-    with_parties(test, limits=ConnectionLimits(idle_s=0.05))
+    with_parties(test, limits=ConnectionLimits(idle_s=0.3))
 
 
 def test_what_the_application_knows_keeps_a_connection_too() -> None:

@@ -42,7 +42,7 @@ def resident_kb(pid: int) -> int:
 
 
 def test_a_call_is_recorded_whole_while_somebody_else_floods_the_line(tmp_path: Path) -> None:
-    with machine(tmp_path / "var") as made:
+    with machine(tmp_path / "var", DEFENCE__REGISTRATIONS_A_MINUTE="60") as made:
         with Party([wish(made.uri, "before", 1.0)]) as party:
             party.outcomes()
         made.wait_for_messages(1)

@@ -37,6 +37,14 @@ def _hide_secrets(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> 
     return event
 
 
+def _one_line(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Take out of texts what would begin a line of its own, or move a terminal's cursor: peers choose some of them."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[key] = "".join(mark if mark.isprintable() else "?" for mark in value)
+    return event
+
+
 def set_up(settings: Log, role: str) -> structlog.typing.FilteringBoundLogger:
     """Configure logging for this process and return its logger, bound to ``role``. Lines go to stderr."""
     stderr = _Stderr()
@@ -53,6 +61,7 @@ def set_up(settings: Log, role: str) -> structlog.typing.FilteringBoundLogger:
                 fmt="%Y-%m-%d %H:%M:%S" if settings.format == "text" else "iso", utc=False
             ),
             _hide_secrets,
+            _one_line,
             structlog.processors.format_exc_info,
             renderer,
         ],

@@ -40,6 +40,18 @@ def test_secrets_are_hidden_whatever_they_are_called(form: str, capfd: pytest.Ca
     assert printed.count("\n") == 1
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_peers_write_stays_in_its_line(form: str, capfd: pytest.CaptureFixture[str]) -> None:
+    logger = set_up(Log.model_validate({"format": form}), "line")
+    logger.warning(
+        "a lamp cannot be told", why="500 No\n2026-11-25 [error] all is lost\x1b[2J\u2028\u202eback", lamp="Zo\u00eb"
+    )
+    printed = capfd.readouterr().err
+    assert len(printed.splitlines()) == 1
+    assert "500 No?2026-11-25 [error] all is lost?[2J??back" in printed
+    assert "\x1b[2J" not in printed
+
+
 def test_json_is_a_line_for_machines(capfd: pytest.CaptureFixture[str]) -> None:
     set_up(Log(format="json"), "line").warning("a tick was late", ms=7)
     event = json.loads(capfd.readouterr().err)

@@ -134,6 +134,7 @@ class _Source:
         "known",
         "messages",
         "refused",
+        "silenced",
         "silent_until_ns",
         "streamed",
         "window_ns",
@@ -147,6 +148,7 @@ class _Source:
         self.factor = 1.0
         self.asked_ns = _NEVER
         self.silent_until_ns = _NEVER
+        self.silenced = ""
         self.window_ns = now_ns
         self.refused = 0
 
@@ -204,7 +206,8 @@ class Guard:
             source = self._admit(name, now_ns)
         else:
             self._sources.move_to_end(name)
-        if now_ns < source.silent_until_ns:
+        # A phone with a wrong password silences its network, and not the PBX beside it that is known.
+        if now_ns < source.silent_until_ns and (host == source.silenced or not self.known(host)):
             self._refuse(name, source, Why.FAILURES, now_ns)
             return False
         if now_ns - source.asked_ns >= KNOWN_AGAIN_NS:
@@ -259,7 +262,7 @@ class Guard:
             return
         name = source_of(host)
         quiet_ns = min(limits.silence_ns, KNOWN_SILENCE_NS) if source.known else limits.silence_ns
-        source.silent_until_ns = now_ns + quiet_ns
+        source.silent_until_ns, source.silenced = now_ns + quiet_ns, host
         # Each silence is one decision and is shown at once, however few messages follow.
         self._refuse(name, source, Why.FAILURES, now_ns, ATTACK_REFUSALS)
 

@@ -70,6 +70,17 @@ def test_forged_datagrams_cost_the_connections_of_that_address_nothing() -> None
     )
 
 
+def test_a_phone_that_fails_silences_its_network_but_not_the_pbx_beside_it() -> None:
+    phone, other, pbx = "2001:db8::7", "2001:db8::8", "2001:db8::5"
+    subject = guard(known=pbx)
+    for _ in range(4):
+        subject.failed(phone, 0)
+    assert [subject.message(host, 0) for host in (phone, other, pbx)] == [False, False, True]
+    for _ in range(40):
+        subject.failed(pbx, 0)
+    assert not subject.message(pbx, 0), "its own wrong passwords count"
+
+
 def test_strangers_leave_half_of_the_transactions_to_those_who_are_known() -> None:
     subject = guard(known=B, limits=replace(LIMITS, strangers_transactions=100))
     assert subject.crowded(A, 99, 0) is Verdict.TAKE

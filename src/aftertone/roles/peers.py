@@ -17,6 +17,7 @@ again every few seconds and all at once, so that no answer takes longer for a us
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import ipaddress
 import time
@@ -128,7 +129,7 @@ class Peers:
         self._logged_in: OrderedDict[str, int] = OrderedDict()
         self.also_known: list[Callable[[str], bool]] = []
         """Who else knows addresses: the registrations, ours at others and those of phones with us."""
-        self._secrets = _Secrets()
+        self._secrets, self._reading = _Secrets(), False
         self._met: WeakKeyDictionary[Request, Peer | Turned] = WeakKeyDictionary()
         self._told: tuple[int, int] = (0, 0)
         self.counters: Final[Counter[str]] = Counter()
@@ -231,6 +232,8 @@ class Peers:
     def _turn(self, flow: Flow, *, stale: bool = False) -> Turned:
         if not self._logins and not self._phones:
             return Turned(Refusal(403), "a stranger, and sip.callers lets in only those who are known")
+        # Whoever is asked for a password will answer in a moment.
+        self._look_at_secrets()
         source = source_of(flow.remote[0])
         values = self._digest.challenges(self._clock_ns(), stale=stale, source=source)
         return Turned(Refusal(401, tuple(("WWW-Authenticate", value) for value in values)), "a login is wanted")
@@ -272,16 +275,39 @@ class Peers:
         return self._settings.srtp if own is None else own
 
     def _current_secrets(self) -> Mapping[str, str]:
-        now_ns = self._clock_ns()
-        if self._secrets.read_ns is None or now_ns - self._secrets.read_ns > SECRETS_AGE_NS:
-            found = {}
-            for user, login in {**self._phones, **self._logins}.items():
-                try:
-                    found[user] = login.password()
-                except ConfigError as error:
-                    self._logger.error("a login cannot be checked: nobody gets in by it", user=user, error=str(error))
-            self._secrets = _Secrets(found, now_ns)
+        """Return the passwords by user; those of the last reading while a new one is under way."""
+        if self._secrets.read_ns is None:
+            self._secrets = _Secrets(self._read_secrets(), self._clock_ns())
+        self._look_at_secrets()
         return self._secrets.by_user
+
+    def _look_at_secrets(self) -> None:
+        """Read the passwords again when that was long ago; beside the loop, for a file may lie on a disk that holds its reader."""
+        now_ns, read_ns = self._clock_ns(), self._secrets.read_ns
+        if self._reading or read_ns is None or now_ns - read_ns <= SECRETS_AGE_NS:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._secrets = _Secrets(self._read_secrets(), now_ns)
+            return
+        self._reading = True
+
+        def take(read: asyncio.Future[dict[str, str]]) -> None:
+            self._reading = False
+            if not read.cancelled():
+                self._secrets = _Secrets(read.result(), self._clock_ns())
+
+        loop.run_in_executor(None, self._read_secrets).add_done_callback(take)
+
+    def _read_secrets(self) -> dict[str, str]:
+        found = {}
+        for user, login in {**self._phones, **self._logins}.items():
+            try:
+                found[user] = login.password()
+            except ConfigError as error:
+                self._logger.error("a login cannot be checked: nobody gets in by it", user=user, error=str(error))
+        return found
 
     def _tell(self, turned: Turned, flow: Flow) -> None:
         now_ns = self._clock_ns()

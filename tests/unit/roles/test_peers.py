@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import re
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aftertone.config import Settings
-from aftertone.config.sip import Account
+from aftertone.config.sip import Account, Phone
 from aftertone.roles.peers import (
     LOGIN_COUNTS_NS,
     MAX_LOGGED_IN,
@@ -230,6 +232,32 @@ def test_a_password_may_change_while_the_line_runs_and_one_that_is_gone_lets_nob
     door.now_ns += SECRETS_AGE_NS + 1
     assert door.status(extra=credentials(door.challenge(), "u", "second")) == 401
     assert [entry["log_level"] for entry in door.log.entries] == ["error"]
+
+
+def test_a_file_of_a_password_that_holds_its_reader_holds_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    door = Door({"callers": "known", "phones": [{"user": "desk", "secret": "first", "mailboxes": ["main"]}]})
+    assert door.status(extra=credentials(door.challenge(), "desk", "first")) is None
+    may_go_on, threads = threading.Event(), []
+
+    def held(_: object) -> str:
+        threads.append(threading.current_thread())
+        assert may_go_on.wait(10)
+        return "second"
+
+    monkeypatch.setattr(Phone, "password", held)
+
+    async def evening() -> None:
+        door.now_ns += SECRETS_AGE_NS + 1
+        assert door.status(extra=credentials(door.challenge(), "desk", "first")) is None, (
+            "what was known serves meanwhile"
+        )
+        may_go_on.set()
+        async with asyncio.timeout(10):
+            while door.status(extra=credentials(door.challenge(), "desk", "second")) is not None:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+
+    asyncio.run(evening())
+    assert len(threads) == 1 and threads[0] is not threading.current_thread()
 
 
 def test_the_log_tells_of_some_refused_strangers_a_minute() -> None:

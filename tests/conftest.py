@@ -19,6 +19,7 @@ if os.environ.get("AFTERTONE_REQUIRE_PEERS") == "1":
     settings.load_profile("ci")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the plugin reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put each test into one of two groups, for ``make test``, which runs them side by side (pytest-xdist).
 

@@ -9,8 +9,13 @@ its decoder. Both begin with the call, so a place in one is a moment in the othe
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import random
+import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -25,7 +30,7 @@ from aftertone.audio.flac import read_audio, write_wav
 from aftertone.audio.prompts import BEEP_HZ
 from aftertone.audio.samples import Samples
 from aftertone.model import SAMPLE_RATE_HZ, Codec
-from tests.support.machine import Machine
+from tests.support.machine import Machine, wait_until
 from tests.support.peers import missing, require
 
 FOLDERS: Final = tuple(Path(p) for p in ("/usr/lib/baresip/modules", "/usr/local/lib/baresip/modules"))
@@ -41,8 +46,8 @@ OVER_WITHIN_S: Final = 30.0
 QUIT_WITHIN_S: Final = 5.0
 
 CONFIGURATION: Final = """\
-net_interface 127.0.0.1
-sip_listen 127.0.0.1:{port}
+net_interface {host}
+sip_listen {listen}
 rtp_ports 23900-23998
 call_max_calls 1
 audio_source aufile,{said}
@@ -63,6 +68,12 @@ snd_path {folder}
 opus_stereo no
 opus_sprop_stereo no
 """
+_command_ports: Final = itertools.cycle(random.sample(range(30_000, 32_000), 2000))
+"""Above those that the machine is given in tests."""
+COMMANDED: Final = """\
+module cons.so
+cons_listen 127.0.0.1:{port}
+"""
 
 
 @dataclass
@@ -71,6 +82,24 @@ class Baresip:
 
     folder: Path
     process: subprocess.Popen[bytes]
+    command_port: int = 0
+
+    def tell(self, command: str) -> None:
+        """Give it a command, as at its keyboard: ``/dial sip:...``, ``/hangup``."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as console:
+            console.sendto(f"{command}\n".encode(), ("127.0.0.1", self.command_port))
+
+    def wait_for(self, words: str, within_s: float = OVER_WITHIN_S) -> None:
+        """Wait until it has printed these words."""
+
+        def there() -> bool:
+            assert self.process.poll() is None, f"baresip ended:\n{self.output()}"
+            return words in self.output()
+
+        try:
+            wait_until(there, words, within_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; baresip said:\n{self.output()[-8000:]}") from None
 
     def finish(self) -> None:
         """Wait until the call is over, then let the softphone quit."""
@@ -89,6 +118,10 @@ class Baresip:
     def output(self) -> str:
         """Return what it printed, SIP messages included."""
         return (self.folder / "output").read_text(errors="replace")
+
+    def lamps(self) -> list[tuple[str, str]]:
+        """Return what its lamp showed: yes or no, and new/old, in order."""
+        return re.findall(r"Messages-Waiting: (\w+)\s.*?Voice-Message: (\d+/\d+)", self.output(), re.DOTALL)
 
     def said(self) -> tuple[Samples, int]:
         """Return what went into its encoder."""
@@ -136,8 +169,56 @@ def waiting_baresip(folder: Path, codec: Codec, said: Samples, *, port: int, acc
 
 
 @contextmanager
+def softphone(
+    folder: Path,
+    said: Samples,
+    *,
+    user: str,
+    server: str = "",
+    host: str = "127.0.0.1",
+    secret: str = "",
+    more: str = "",
+) -> Iterator[Baresip]:
+    """A softphone that does what it is told (``tell``): PCMU, at an address of ours of either family.
+
+    ``server``: where it registers, as ``host:port;transport=...``, with ``secret``; without one it is ``sip:user@host`` and registers
+    nowhere. ``more``: further parameters of its account, such as ``mwi=yes`` for a lamp. Its account is made when it runs: its module for
+    lamps subscribes for ever and ever when an account is registered within its first millisecond.
+    """
+    login = f"regint=60;auth_user={user};auth_pass={secret}" if server else "regint=0"
+    whole = f"<sip:{user}@{server or _bracketed(host)}>;{login};answermode=manual;{more}"
+    with _started(folder, Codec.PCMU, said, whole, None, host=host, command_port=_command_port()) as one:
+        one.wait_for("baresip is ready", 10)
+        one.tell(f"/uanew {whole};audio_codecs={NAMES[Codec.PCMU]}")
+        one.wait_for("200 OK" if server else user, 10)
+        yield one
+
+
+def _command_port() -> int:
+    """Return a free port that the system gives to nobody: baresip shares its ports with whoever comes second, without a word."""
+    for port in _command_ports:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("there is always another port")
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+@contextmanager
 def _started(
-    folder: Path, codec: Codec, said: Samples, account: str, command: str | None, port: int = 0, settings: str = ""
+    folder: Path,
+    codec: Codec,
+    said: Samples,
+    account: str,
+    command: str | None,
+    port: int = 0,
+    settings: str = "",
+    *,
+    host: str = "127.0.0.1",
+    command_port: int = 0,
 ) -> Iterator[Baresip]:
     modules = require_modules(codec)
     folder.mkdir()
@@ -145,26 +226,38 @@ def _started(
     with (folder / "said.wav").open("wb") as file:
         write_wav(file, said, rate_hz)
     configuration = CONFIGURATION.format(
-        said=folder / "said.wav", rate_hz=rate_hz, modules=modules, codec=MODULES[codec], folder=folder, port=port
+        said=folder / "said.wav",
+        rate_hz=rate_hz,
+        modules=modules,
+        codec=MODULES[codec],
+        folder=folder,
+        host=host,
+        listen=f"{_bracketed(host)}:{port}",
     )
+    if command_port:
+        require_module(modules, "cons.so")
+        configuration += COMMANDED.format(port=command_port)
     if "mediaenc" in account:
         require_module(modules, "srtp.so")
         configuration += "module srtp.so\n"
+    if "mwi=yes" in account:
+        require_module(modules, "mwi.so")
+        configuration += "module_app mwi.so\n"
     configuration += settings
     (folder / "config").write_text(configuration)
-    (folder / "accounts").write_text(f"{account};audio_codecs={NAMES[codec]}\n")
+    (folder / "accounts").write_text("" if command_port else f"{account};audio_codecs={NAMES[codec]}\n")
     (folder / "contacts").write_text("")
     told = [] if command is None else ["-e", command]
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(
-            ["baresip", "-f", str(folder), "-s", *told],
+            ["stdbuf", "-oL", "baresip", "-f", str(folder), "-s", *told],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, "TERM": "dumb", "HOME": str(folder)},
         )
     try:
-        yield Baresip(folder, process)
+        yield Baresip(folder, process, command_port)
     finally:
         if process.poll() is None:
             process.kill()

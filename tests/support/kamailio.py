@@ -27,17 +27,15 @@ FOLDERS: Final = tuple(Path(p) for p in ("/usr/lib/x86_64-linux-gnu/kamailio/mod
 REALM: Final = "kamailio.test"
 PASSWORD: Final = "open sesame"
 
-CONFIGURATION: Final = """\
+BASICS: Final = """\
 debug=2
 log_stderror=yes
 children=1
 tcp_children=1
 disable_core_dump=yes
 auto_aliases=no
-listen=udp:127.0.0.1:{port}
-listen=tcp:127.0.0.1:{port}
 mpath="{modules}"
-{tls}loadmodule "tm.so"
+{listen}loadmodule "tm.so"
 loadmodule "sl.so"
 loadmodule "rr.so"
 loadmodule "pv.so"
@@ -59,6 +57,9 @@ modparam("auth", "nonce_count", 1)
 modparam("auth", "qop", "auth")
 modparam("rr", "append_fromtag", 1)
 
+"""
+"""What every configuration here begins with."""
+ROUTES: Final = """\
 request_route {{
     force_rport();
     if (!mf_process_maxfwd_header("10")) {{ sl_send_reply("483", "Too Many Hops"); exit; }}
@@ -90,9 +91,13 @@ onreply_route[FROM_PHONE] {{
     if ($proto == "tls") set_contact_alias();
 }}
 """
+OPEN: Final = """\
+listen=udp:{host}:{port}
+listen=tcp:{host}:{port}
+"""
 TLS: Final = """\
 enable_tls=yes
-listen=tls:127.0.0.1:{port}
+listen=tls:{host}:{port}
 loadmodule "tls.so"
 modparam("tls", "certificate", "{certificate}")
 modparam("tls", "private_key", "{key}")
@@ -113,15 +118,12 @@ class Kamailio:
     port: int = field(default_factory=free_port)
     tls_port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    host: str = "127.0.0.1"
 
     def start(self) -> Kamailio:
         """Start it and wait until it listens."""
         file = self.folder / "kamailio.cfg"
-        tls = ""
-        if self.certificate is not None:
-            tls = TLS.format(port=self.tls_port, certificate=self.certificate[0], key=self.certificate[1])
-        values = {"port": self.port, "modules": self.modules, "expires_s": self.expires_s, "tls": tls}
-        file.write_text(CONFIGURATION.format(**values, realm=REALM, password=PASSWORD))
+        file.write_text(self.configuration())
         # Its sockets for control have a short path, whatever the test's folder is called.
         command = ["kamailio", "-f", str(file), "-DD", "-E", "-m", "32", "-M", "4", "-Y", str(self.folder)]
         with (self.folder / "output").open("ab") as output:
@@ -130,6 +132,15 @@ class Kamailio:
             )
         wait_until(self._listens, f"Kamailio\n{self.output()}")
         return self
+
+    def configuration(self) -> str:
+        """Return what it is told at its start."""
+        listen = OPEN.format(host=self.host, port=self.port)
+        if self.certificate is not None:
+            certificate, key = self.certificate
+            listen += TLS.format(host=self.host, port=self.tls_port, certificate=certificate, key=key)
+        basics = BASICS.format(listen=listen, modules=self.modules, expires_s=self.expires_s)
+        return basics + ROUTES.format(realm=REALM, password=PASSWORD)
 
     def kill(self) -> None:
         """End it with all its processes, as a power cut does."""
@@ -152,7 +163,7 @@ class Kamailio:
         if self.process is None or self.process.poll() is not None:
             pytest.fail(f"Kamailio ended:\n{self.output()}")
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+            return probe.connect_ex((self.host, self.port)) == 0
 
 
 @contextlib.contextmanager
@@ -161,13 +172,7 @@ def kamailio(*, expires_s: int = 3600, certificate: tuple[Path, Path] | None = N
 
     ``certificate``: certificate and key, to listen for TLS as well.
     """
-    require("kamailio")
-    modules = next((folder for folder in FOLDERS if (folder / "registrar.so").exists()), None)
-    if modules is None:
-        modules = next(iter(Path("/usr/lib").glob("*/kamailio/modules")), None)
-    assert modules is not None, "Kamailio is installed without its modules"
-    if certificate is not None and not (modules / "tls.so").exists():
-        missing(f"Kamailio has no tls.so in {modules}")
+    modules = require_modules(tls=certificate is not None)
     folder = Path(tempfile.mkdtemp(prefix="kam-"))
     made = Kamailio(folder, modules, expires_s, certificate)
     try:
@@ -175,3 +180,15 @@ def kamailio(*, expires_s: int = 3600, certificate: tuple[Path, Path] | None = N
     finally:
         made.kill()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def require_modules(*, tls: bool) -> Path:
+    """Return the folder of Kamailio's modules; skip the test (fail in CI) without Kamailio, or without its TLS where that is wanted."""
+    require("kamailio")
+    modules = next((folder for folder in FOLDERS if (folder / "registrar.so").exists()), None)
+    if modules is None:
+        modules = next(iter(Path("/usr/lib").glob("*/kamailio/modules")), None)
+    assert modules is not None, "Kamailio is installed without its modules"
+    if tls and not (modules / "tls.so").exists():
+        missing(f"Kamailio has no tls.so in {modules}")
+    return modules

@@ -29,9 +29,18 @@ ANSWER_S = 2.0
 class SmallPhone:
     """One phone; ``with`` closes it."""
 
-    def __init__(self, machine: Machine, user: str = "nobody", secret: str = "", *, tcp: bool = False) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        user: str = "nobody",
+        secret: str = "",
+        *,
+        tcp: bool = False,
+        server: tuple[str, int] | None = None,
+    ) -> None:
+        """``server``: a proxy to ask instead of the machine itself."""
         self.machine, self.user, self.tcp = machine, user, tcp
-        self.server = ("127.0.0.1", machine.sip_port)
+        self.server = server or ("127.0.0.1", machine.sip_port)
         if tcp:
             self.socket = socket.create_connection(self.server)
         else:
@@ -70,19 +79,21 @@ class SmallPhone:
     def register(self, expires_s: int = 600) -> Response:
         """Register; returns the last answer."""
         return self.ask(
-            "REGISTER", f"sip:127.0.0.1:{self.server[1]}", f"Contact: <{self.contact}>\r\nExpires: {expires_s}\r\n"
+            "REGISTER",
+            f"sip:{self.server[0]}:{self.server[1]}",
+            f"Contact: <{self.contact}>\r\nExpires: {expires_s}\r\n",
         )
 
     def subscribe(self, mailbox: str, expires_s: int = 600) -> Response:
         """Subscribe to a mailbox; returns the last answer."""
         extra = f"Contact: <{self.contact}>\r\nEvent: message-summary\r\nExpires: {expires_s}\r\n"
-        return self.ask("SUBSCRIBE", f"sip:{mailbox}@127.0.0.1:{self.server[1]}", extra)
+        return self.ask("SUBSCRIBE", f"sip:{mailbox}@{self.server[0]}:{self.server[1]}", extra)
 
     def ask(self, method: str, uri: str, extra: str) -> Response:
         """Send a request in a dialog of its own, log in when asked to, and return the last answer."""
         call_id = secrets.token_hex(8)
         response = self._exchange(method, uri, extra, call_id, ())
-        if response.status == 401:
+        if response.status in (401, 407):
             self._login.challenged(response)
             response = self._exchange(method, uri, extra, call_id, self._login.authorize(method, uri))
         return response

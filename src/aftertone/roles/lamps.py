@@ -9,7 +9,8 @@ and PBXs do; a phone that does not want it says so, and is left alone until it r
 Theory of operation: nothing here is driven by changes. Five times a second each lamp's wish (the counts of its mailboxes) is
 compared with what it was told last; where they differ, nothing is under way and its pause is over, it is told. So whatever got
 lost, whoever was dead, the next beat mends it. While nobody knows the counts, nobody is told any. One NOTIFY at a time is under
-way to a lamp, and at least a second lies between two. A lamp that cannot be told is tried again with growing pauses.
+way to a lamp, and at least a second lies between two. A lamp that cannot be told is tried again with growing pauses,
+and at once when its wish changes.
 """
 
 from __future__ import annotations
@@ -93,6 +94,10 @@ class Told:
     under_way: RequestId | None = None
     servers: list[Server] = field(default_factory=list)
     looking: asyncio.Task[None] | None = None
+    tried: bytes = b""
+    """The wish of the last attempt."""
+    paced_ns: int = 0
+    """Not before this, whatever has changed since."""
     next_ns: int = 0
     pause_s: float = FIRST_PAUSE_S
     deaf: bool = False
@@ -295,10 +300,14 @@ class Lamps:
 
     def _look_after(self, told: Told, now_ns: int) -> None:
         busy = told.under_way is not None or told.looking is not None
-        if busy or told.deaf or now_ns < told.next_ns or self._known is None:
+        if busy or told.deaf or self._known is None:
             return
-        if self._count(told.mailboxes) == told.knows or self._is_subscribed(told):
+        wish = self._count(told.mailboxes)
+        # A pause is for what could not be told. What has changed since is told at once: the phone may be back.
+        next_ns = told.next_ns if wish == told.tried else min(told.next_ns, told.paced_ns)
+        if now_ns < next_ns or wish == told.knows or self._is_subscribed(told):
             return
+        told.tried, told.paced_ns = wish, now_ns + PACE_NS
         if told.binding is not None:
             path = tuple(parse_address(value).uri for value in told.binding.path)
             self._send(told, told.binding.uri, told.binding.flow, path)
@@ -325,6 +334,8 @@ class Lamps:
             told.servers = list(await self._resolve(parse_uri(told.name), None))
         except AftertoneError as error:
             self._failed(told, str(error))
+        else:
+            told.next_ns = 0
         finally:
             told.looking = None
 

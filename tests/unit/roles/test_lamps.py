@@ -282,6 +282,32 @@ async def test_a_lamp_that_cannot_be_told_is_an_alarm_until_it_can() -> None:
 
 
 @in_a_loop
+async def test_a_change_is_told_at_once_to_a_lamp_that_could_not_be_told_before() -> None:
+    """Its phone was away from its PBX for minutes, so that the pauses have grown; it is back when the next message comes."""
+    world = World(lamps=(LAMP,))
+    world.servers["pbx.example.net"] = SERVERS[:1]
+    world.counts = {"main": (1, 0)}
+    pbx = Phone(world, at=SERVERS[0].address)
+    for _ in range(200):
+        await world.after(1)
+        for notify in world.notifies():
+            world.take(reply(notify, 404), pbx.flow)
+    failures = world.lamps.counters["failed"]
+    assert failures <= 7
+    world.counts = {"main": (2, 0)}
+    await world.after(1)
+    pbx.answer()
+    assert pbx.lamp == Summary(2, 0)
+    # A lamp that stays away is not hammered, however fast the messages come.
+    for new in range(3, 53):
+        world.counts = {"main": (new, 0)}
+        await world.after(0.1)
+        for notify in world.notifies():
+            world.take(reply(notify, 404), pbx.flow)
+    assert world.lamps.counters["failed"] - failures <= 6
+
+
+@in_a_loop
 async def test_a_lamp_by_an_account_logs_in_and_takes_its_way() -> None:
     world = World(
         lamps=({**LAMP, "account": "home"},),

@@ -41,6 +41,7 @@ from aftertone.sip.events import (
     Transmit,
 )
 from aftertone.sip.flow import Address, Flow
+from aftertone.sip.proof import Login
 from aftertone.sip.settings import AgentSettings
 from tests.unit.sip.kit import MS, S, Wire, seeded, statuses
 
@@ -86,6 +87,9 @@ class Side:
     """Call-IDs of calls or changes whose 2xx was given up."""
     seen: set[str] = field(default_factory=set)
     """Kinds of events, to know that the simulation reaches them."""
+    refused: list[int | None] = field(default_factory=list)
+    """How requests of this side ended that were refused."""
+    login: Login | None = None
 
     def words(self) -> bytes:
         return f"{self.name} {next(self.offers)}".encode()
@@ -112,11 +116,14 @@ class Side:
                 self.rng.randrange(S), lambda: self.agent.respond(event.transaction_id, 200, now_ns=self.now_ns())
             )
         elif isinstance(event, ByeFinished):
+            self.refused += [] if event.status == 200 else [event.status]
             self.end(event.dialog_id, "hung up by us")
+        elif isinstance(event, ReofferFailed):
+            self.refused.append(event.status)
         elif isinstance(event, CallNotConfirmed):
             self.unconfirmed.add(event.dialog_id.call_id)
         else:
-            return isinstance(event, ReofferConfirmed | ReofferFailed | SessionExpired)
+            return isinstance(event, ReofferConfirmed | SessionExpired)
         return True
 
     def answer(self, event: ReofferReceived) -> None:
@@ -153,6 +160,8 @@ class Called(Side):
             assert event.transaction_id not in self.calls
             self.calls[event.transaction_id] = "ringing"
             self.dialogs[event.dialog_id] = event.transaction_id
+            if self.login is not None:
+                self.agent.log_in(event.dialog_id, self.login)
             if not event.request.body:
                 self.late.add(event.transaction_id)
             self.ring(event)
@@ -257,7 +266,16 @@ class Calling(Side):
 class Evening:
     """Some calls between A and B, until both agents wait for nothing."""
 
-    def __init__(self, seed: int, loss: float, *, vanish: bool = False, transport: str = "UDP") -> None:
+    def __init__(
+        self,
+        seed: int,
+        loss: float,
+        *,
+        vanish: bool = False,
+        transport: str = "UDP",
+        caller: Callable[[AgentSettings, Callable[[int], bytes]], Agent] = Agent,
+        login: Login | None = None,
+    ) -> None:
         self.rng = random.Random(seed)
         timing = AgentSettings(session_expires_s=self.rng.choice((0, 90, 90, 1800)))
         quiet = AgentSettings(
@@ -269,7 +287,7 @@ class Evening:
         self.cut_ns = self.rng.randrange(40 * S) if vanish else None
         network = bad_network(loss)
         self.wire = wire = Wire(
-            Agent(quiet, seeded(2 * seed)),
+            caller(quiet, seeded(2 * seed)),
             Agent(timing, seeded(2 * seed + 1)),
             deliver=lambda rng: [] if self.cut_ns is not None and wire.now_ns >= self.cut_ns else network(rng),
             seed=seed,
@@ -278,7 +296,7 @@ class Evening:
         self.later: list[tuple[int, int, Callable[[], None]]] = []
         self.count = itertools.count()
         self.calling = Calling(wire.a, "a", self.rng, lambda: wire.now_ns, self.after).prepare()
-        self.called = Called(wire.b, "b", self.rng, lambda: wire.now_ns, self.after).prepare()
+        self.called = Called(wire.b, "b", self.rng, lambda: wire.now_ns, self.after, login=login).prepare()
         wire.on_a, wire.on_b = self.calling.on_event, self.called.on_event
         for number in range(CALLS):
             self.after(number * self.rng.randrange(2 * S), lambda: self.calling.place(wire))

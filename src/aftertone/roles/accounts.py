@@ -30,6 +30,7 @@ from aftertone.sip.faults import ParseError
 from aftertone.sip.flow import Flow
 from aftertone.sip.identity import target_user
 from aftertone.sip.message import Request
+from aftertone.sip.proof import Login
 from aftertone.sip.registration import State
 
 SIGN_OFF_WITHIN_S: Final = 0.7
@@ -148,6 +149,11 @@ class Accounts:
         """Return how to send a request in an account's name; None while it is not registered. Spec: RFC 3608."""
         one = self._all.get(name)
         return one.sender() if isinstance(one, Enrolment) else None
+
+    def dialog_login(self, name: str) -> Login | None:
+        """Return with what requests of ours answer a challenge in calls that came by an account."""
+        one = self._all.get(name)
+        return one.dialog_login() if isinstance(one, Enrolment) else None
 
     # -- what people are told
 

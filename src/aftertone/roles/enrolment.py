@@ -28,6 +28,7 @@ from aftertone.sip.digest_client import DigestClient
 from aftertone.sip.events import RequestAnswered, RequestFailed, RequestId
 from aftertone.sip.faults import ParseError
 from aftertone.sip.flow import Flow, bracketed
+from aftertone.sip.proof import Login
 from aftertone.sip.registration import PASSING_ON, Registrant, Registration, State
 from aftertone.sip.settings import SECOND_NS
 from aftertone.sip.uri import Uri, parse_uri
@@ -174,6 +175,20 @@ class Enrolment:
             return None
         route = self.registration.service_route or self.who.route
         return Sender(self.who.address, self.flow, route, self.registration.login)
+
+    def dialog_login(self) -> Login:
+        """Return the login of calls that came by this account: for its own servers, and no less protected than its registration."""
+        return Login(self._login_anew, self._may_ask)
+
+    def _login_anew(self) -> DigestClient:
+        # The secret may have changed since the call began.
+        return self.registration.login.for_dialog()
+
+    def _may_ask(self, flow: Flow, host: str) -> bool:
+        own = self.flow
+        encrypted = own is not None and (flow.transport == "TLS" or own.transport != "TLS")
+        names = {parse_uri(self.who.registrar).host.strip("[]").lower(), self._server.host.strip("[]").lower()}
+        return encrypted and flow.remote[0] in self.hosts and host in self.hosts | names
 
     # The rounds
 

@@ -170,6 +170,7 @@ class Line:
             settings.sip,
             self._endpoint,
             self._board.peers,
+        self._board.peers.dialog_login = self._accounts.dialog_login
             counts=lambda: read_counts(start.folder, time.monotonic_ns()),
             directory=lambda: self._board.directory,
             sender=self._accounts.sender,

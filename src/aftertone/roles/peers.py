@@ -38,6 +38,7 @@ from aftertone.sip.flow import Flow
 from aftertone.sip.message import Request
 
 REALM: Final = "aftertone"
+from aftertone.sip.proof import Login
 SECRETS_AGE_NS: Final = 10_000_000_000
 """A password that was changed in its file counts after this long at the latest."""
 LOGIN_COUNTS_NS: Final = 3_600_000_000_000
@@ -130,6 +131,8 @@ class Peers:
         self.also_known: list[Callable[[str], bool]] = []
         """Who else knows addresses: the registrations, ours at others and those of phones with us."""
         self._secrets, self._reading = _Secrets(), False
+        self.dialog_login: Callable[[str], Login | None] | None = None
+        """How requests of ours log in, in calls that came by an account of that name."""
         self._met: WeakKeyDictionary[Request, Peer | Turned] = WeakKeyDictionary()
         self._told: tuple[int, int] = (0, 0)
         self.counters: Final[Counter[str]] = Counter()
@@ -209,6 +212,10 @@ class Peers:
             return self._trunk(at_home)
         checked = self._check(request, flow)
         if checked.verdict is Verdict.ABSENT and at_home is None and self._settings.callers == "anyone":
+    def login_for(self, peer: Peer) -> Login | None:
+        """Return with what our requests in a call answer challenges. Whoever came by no account of ours has no business to ask."""
+        return self.dialog_login(peer.name) if self.dialog_login and peer.kind is PeerKind.ACCOUNT else None
+
             return Peer(PeerKind.STRANGER, srtp=self._settings.srtp)
         return self._by_login(checked, flow)
 

@@ -213,6 +213,9 @@ class Switchboard:
             raise
         ringing = Ringing(event, choice.mailbox, choice.reason, row, port, peer, diversion_of(request))
         self._ringing[event.transaction_id] = ringing
+        login = self.peers.login_for(peer)
+        if login is not None:
+            self.endpoint.agent.log_in(event.dialog_id, login)
         self.traces.keep(event.dialog_id.call_id)
         rings = self._settings.calls.rings if choice.mailbox.rings is None else choice.mailbox.rings
         if ringing.diversion is not None or not rings:

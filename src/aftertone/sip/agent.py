@@ -30,6 +30,7 @@ from aftertone.sip.flow import Flow
 from aftertone.sip.message import Request, parse, salvage
 from aftertone.sip.outside import Asking
 from aftertone.sip.own_offers import OwnOffer
+from aftertone.sip.proof import Login, Proof
 from aftertone.sip.reliable import Unpracked
 from aftertone.sip.scanners import scanner_of
 from aftertone.sip.server import ServerSide
@@ -215,6 +216,15 @@ class Agent:
         )
 
     def bye(self, dialog_id: DialogId, now_ns: int, *, reason: str = "") -> None:
+    def log_in(self, dialog_id: DialogId, login: Login) -> None:
+        """Answer with ``login`` when a request of ours in a call is challenged (BYE, re-INVITE, UPDATE); see ``proof``.
+
+        Without one, a challenge is a refusal. A call that is over is left alone. Spec: RFC 3261 section 22.
+        """
+        dialog = live_dialog(self._core, dialog_id)
+        if dialog is not None:
+            dialog.proof = Proof(login)
+
         """End a call; ByeFinished follows. Before the ACK of our 2xx the BYE waits for it (RFC 3261 section 15).
 
         ``reason``: a Reason header (RFC 3326) such as ``Q.850;cause=16``. A dialog that is over already is left alone.

@@ -12,6 +12,8 @@ of its own, which its 2xx confirms; the others go when the INVITE is over.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -39,6 +41,7 @@ from aftertone.sip.headers import MAX_CSEQ, parse_address, parse_number, quote
 from aftertone.sip.message import Response
 from aftertone.sip.outside import Asked, Asking, write_request
 from aftertone.sip.own_offers import OwnOffer, OwnOffers
+from aftertone.sip.proof import Login, Proof
 from aftertone.sip.transaction import CLIENT_INVITE, CLIENT_OTHER, Do, On, State
 from aftertone.sip.uri import parse_uri
 
@@ -85,6 +88,25 @@ class Leg:
     def offered(self) -> bool:
         """Whether the INVITE made the offer."""
         return bool(self.body)
+
+
+@dataclass(eq=False, slots=True)
+class _Prack(Waiting):
+    """A PRACK of ours that may be challenged; nobody else waits for its answer."""
+
+    dialog: Dialog
+    again: Callable[[int], None]
+    transaction: ClientTransaction | None = None
+
+    def answered(self, response: Response, now_ns: int) -> None:
+        """Send it again when it was challenged, while the branch still rings."""
+        sent = self.transaction
+        rings = self.dialog.phase in (Phase.EARLY, Phase.CONFIRMED)
+        if sent is not None and self.dialog.may_pass(response, sent.said, sent.flow) and rings:
+            self.again(now_ns)
+
+    def unanswered(self, now_ns: int) -> None:
+        """The INVITE ends by itself."""
 
 
 class ClientSide:
@@ -200,7 +222,8 @@ class ClientSide:
         for transaction in list(core.client.values()):
             user = transaction.user
             ringing = isinstance(user, Leg) and transaction.state is State.PROCEEDING
-            if transaction.flow != flow or not transaction.pending or ringing or isinstance(user, Waiting):
+            others = isinstance(user, Waiting) and not isinstance(user, _Prack)
+            if transaction.flow != flow or not transaction.pending or ringing or others:
                 continue
             transaction.terminate()
             core.settle(transaction)
@@ -262,10 +285,13 @@ class ClientSide:
             self.acknowledge(dialog, b"", "", now_ns)
         core.quiet(dialog)
         dialog.phase = Phase.LEAVING
-        branch = COOKIE + core.token()
+        self._send_bye(dialog, now_ns)
+
+    def _send_bye(self, dialog: Dialog, now_ns: int) -> None:
+        branch = COOKIE + self._core.token()
         fields = dialog.bye_fields or ()
-        data = dialog.request("BYE", branch, fields=fields, user_agent=core.settings.user_agent)
-        self.open((branch, "BYE"), dialog, data, dialog.next_flow(), now_ns)
+        data = dialog.request("BYE", branch, fields=fields, user_agent=self._core.settings.user_agent)
+        self.open((branch, "BYE"), dialog, data, dialog.next_flow(), now_ns, dialog.said)
 
     def on_response(self, response: Response, now_ns: int) -> None:
         """Take a response; one that matches no request of ours is dropped (section 18.1.2)."""
@@ -293,7 +319,10 @@ class ClientSide:
             if isinstance(leg, Leg):
                 self._on_invite_response(leg, kind, response, now_ns)
             elif isinstance(leg, Dialog) and kind is not On.PROVISIONAL:
-                self._bye_over(leg, response.status)
+                if leg.may_pass(response, transaction.said, transaction.flow):
+                    self._send_bye(leg, now_ns)
+                else:
+                    self._bye_over(leg, response.status)
             elif isinstance(leg, Asked) and kind is not On.PROVISIONAL:
                 core.outputs.append(RequestAnswered(leg.id, response))
             elif isinstance(leg, Waiting) and kind is not On.PROVISIONAL:
@@ -379,11 +408,19 @@ class ClientSide:
             return None
         dialog = leg.early.get(tag)
         if dialog is None and len(leg.early) < MAX_FORKS and len(self._core.dialogs) < self._core.settings.max_dialogs:
-            dialog = leg.early[tag] = dialog_from_response(response, leg.from_, leg.uri, leg.flow)
-            dialog.description = (leg.body, leg.content_type)
+            dialog = leg.early[tag] = self._dialog_of(leg, response)
             self._core.dialogs[dialog.id] = dialog
         elif dialog is not None and response.contact is not None:
             dialog.target = response.contact.uri
+        return dialog
+
+    def _dialog_of(self, leg: Leg, response: Response) -> Dialog:
+        """Make the dialog of a branch. Who may ask there for our login is the one who could ask for it at the INVITE."""
+        dialog = dialog_from_response(response, leg.from_, leg.uri, leg.flow)
+        dialog.description = (leg.body, leg.content_type)
+        login, first = leg.login, leg.flow
+        if login is not None:
+            dialog.proof = Proof(Login(lambda: login, lambda flow, _: flow.is_as_good_as(first)), login)
         return dialog
 
     def _prack(self, dialog: Dialog, rseq: int, body: bytes, content_type: str, now_ns: int) -> None:
@@ -393,7 +430,12 @@ class ClientSide:
             dialog.description = (body, content_type)
         fields = (("RAck", f"{rseq} {dialog.invite_cseq} INVITE"),)
         data = dialog.request("PRACK", branch, fields=fields, body=body, content_type=content_type)
-        self.open((branch, "PRACK"), None, data, dialog.next_flow(), now_ns)
+        waiting = None
+        if dialog.proof is not None:
+            waiting = _Prack(dialog, functools.partial(self._prack, dialog, rseq, body, content_type))
+        transaction = self.open((branch, "PRACK"), waiting, data, dialog.next_flow(), now_ns, dialog.said)
+        if waiting is not None:
+            waiting.transaction = transaction
 
     def _forget_early(self, leg: Leg) -> None:
         for dialog in leg.early.values():
@@ -416,8 +458,7 @@ class ClientSide:
         if dialog is not None:
             confirm(dialog, response)
         else:
-            dialog = dialog_from_response(response, leg.from_, leg.uri, leg.flow)
-            dialog.description = (leg.body, leg.content_type)
+            dialog = self._dialog_of(leg, response)
             core.dialogs[dialog.id] = dialog
         wanted = not leg.over and not leg.cancelled
         if wanted and not leg.offered and response.body and not dialog.negotiated:
@@ -468,7 +509,10 @@ class ClientSide:
         leg.transaction.extend("R", now_ns + self._core.settings.timing.give_up_ns)
         self._core.settle(leg.transaction)
 
-    def open(self, key: tuple[str, str], user: object, data: bytes, flow: Flow, now_ns: int) -> ClientTransaction:
+    def open(
+        self, key: tuple[str, str], user: object, data: bytes, flow: Flow, now_ns: int, said: Fields = ()
+    ) -> ClientTransaction:
+        """Send a request and wait for its answer. ``said``: what it says of who we are."""
         core = self._core
         table = CLIENT_INVITE if key[1] == "INVITE" else CLIENT_OTHER
         datagram = None
@@ -477,7 +521,7 @@ class ClientSide:
             data, flow = over_tcp(data), replace(flow, transport="TCP")
             core.stats["sent_by_stream"] += 1
         transaction = ClientTransaction(table, key, user, data, flow, core.settings.timing, now_ns)
-        transaction.datagram = datagram
+        transaction.datagram, transaction.said = datagram, said
         core.client[key] = transaction
         core.transmit(data, flow)
         core.settle(transaction)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable
 from typing import Final
 
 from aftertone.sip.budgets import Guard, Limits
-from aftertone.sip.builder import NO_ECHO, Echo
+from aftertone.sip.builder import NO_ECHO, Echo, Fields
 from aftertone.sip.dialog import Dialog
 from aftertone.sip.events import DialogId, Output, TransactionId, Transmit
 from aftertone.sip.flow import Flow
@@ -73,10 +73,11 @@ class Waiting:
 class ClientTransaction(Transaction):
     """A request of ours. ``user``: the call or dialog that it belongs to, or None when nobody waits for the answer.
 
-    ``datagram``: what is sent instead, and where, when the TCP connection for a large request cannot be opened.
+    ``datagram``: what is sent instead, and where, when the TCP connection for a large request cannot be opened. ``said``: what
+    the request said of who we are.
     """
 
-    __slots__ = ("datagram", "key", "user")
+    __slots__ = ("datagram", "key", "said", "user")
 
     def __init__(
         self, table: Table, key: TransactionKey, user: object, data: bytes, flow: Flow, timing: Timing, now_ns: int
@@ -85,6 +86,7 @@ class ClientTransaction(Transaction):
         self.key = key
         self.user = user
         self.datagram: tuple[bytes, Flow] | None = None
+        self.said: Fields = ()
 
 
 class Core:

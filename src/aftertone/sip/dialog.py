@@ -30,6 +30,7 @@ from aftertone.sip.uri import Uri, parse_uri
 
 if TYPE_CHECKING:
     from aftertone.sip.own_offers import OwnOffer
+    from aftertone.sip.proof import Proof
     from aftertone.sip.reliable import Provisionals
     from aftertone.sip.session_timer import SessionTimer
 
@@ -119,6 +120,10 @@ class Dialog:
     offer: OwnOffer | None = None
     """The one that is under way."""
     session: SessionTimer | None = None
+    proof: Proof | None = None
+    """How we say who we are, when a request of ours is challenged."""
+    said: Fields = ()
+    """What the latest request of ours said of that."""
 
     def in_order(self, number: int) -> bool:
         """Note the CSeq number of a request; False when it is older than one that came before (section 12.2.2)."""
@@ -138,7 +143,10 @@ class Dialog:
         content_type: str = "",
         user_agent: str = "",
     ) -> bytes:
-        """Write a request inside the dialog (section 12.2.1.1); without ``cseq`` it takes the next number."""
+        """Write a request inside the dialog (section 12.2.1.1); without ``cseq`` it takes the next number.
+
+        What it says of who we are is in ``said`` afterwards; an ACK says in ``fields`` what its INVITE said (section 22.1).
+        """
         if cseq is None:
             self.local_cseq += 1
             cseq = self.local_cseq
@@ -146,6 +154,9 @@ class Dialog:
         if routes and not _is_loose(routes[0]):
             # A strict router wants its own URI in the request line and the target at the end of the route.
             uri, routes = parse_address(routes[0]).uri, (*routes[1:], f"<{self.target}>")
+        self.said = ()
+        if self.proof is not None and method != "ACK":
+            self.said = self.proof.fields(method, uri, body, self.next_flow())
         lines = [("Route", route) for route in routes]
         lines += [("From", self.local), ("To", self.remote), ("Call-ID", self.id.call_id)]
         if user_agent:
@@ -156,10 +167,17 @@ class Dialog:
             via=via_line(self.next_flow(), branch),
             cseq=cseq,
             lines=lines,
-            fields=fields,
+            fields=(*fields, *self.said),
             body=body,
             content_type=content_type,
         )
+
+    def may_pass(self, response: Response, said: Fields, flow: Flow) -> bool:
+        """Take the answer to a request of ours; return whether it was a challenge that the same request, sent again, answers.
+
+        ``said`` and ``flow``: of that request.
+        """
+        return self.proof is not None and self.proof.mends(response, said, flow, self.target)
 
     def next_flow(self) -> Flow:
         """Return where requests inside the dialog go: for a call of ours the first route or the target, if it says."""

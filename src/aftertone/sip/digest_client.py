@@ -69,9 +69,24 @@ class DigestClient:
         self._password = password
         self._entropy = entropy
         self._realms: dict[tuple[str, str], _Realm] = {}
+        self._expected: dict[str, Challenge] | None = None
+        """By realm, the weakest challenge that is answered; None answers all."""
 
     def __repr__(self) -> str:
         return f"<DigestClient of {len(self._realms)} realms>"
+
+    def for_dialog(self) -> DigestClient:
+        """Return a client of the same user that answers only what this one was asked for: the same realms, no weaker.
+
+        For challenges that somebody else than the registrar may have made up; it learns for itself.
+        """
+        other = DigestClient(self._user, self._password, self._entropy)
+        other._expected = {}
+        for (_, realm), known in self._realms.items():
+            before = other._expected.get(realm)
+            if before is None or _is_weaker(known.challenge, before):
+                other._expected[realm] = known.challenge
+        return other
 
     def challenged(self, response: Response, sent: Fields = ()) -> None:
         """Learn from a 401 or 407 what to answer. ``sent``: what ``authorize`` returned for the request that it answers.
@@ -85,6 +100,10 @@ class DigestClient:
         )
         best: dict[str, Challenge] = {}
         for challenge in parse_challenges(response.headers.get(asks, ())):
+            if self._expected is not None:
+                floor = self._expected.get(challenge.realm)
+                if floor is None or _is_weaker(challenge, floor):
+                    continue
             known = best.get(challenge.realm)
             if known is None or STRENGTH[challenge.algorithm] > STRENGTH[known.algorithm]:
                 best[challenge.realm] = challenge
@@ -156,6 +175,10 @@ class DigestClient:
         if challenge.userhash:
             parts.append("userhash=true")
         return "Digest " + ", ".join(parts)
+
+
+def _is_weaker(one: Challenge, other: Challenge) -> bool:
+    return STRENGTH[one.algorithm] < STRENGTH[other.algorithm] or (bool(other.qop) and not one.qop)
 
 
 def _given(sent: Fields, field_name: str) -> dict[str, Mapping[str, str]]:

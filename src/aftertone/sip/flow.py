@@ -32,6 +32,10 @@ class Flow:
         """True when the transport resends by itself, so that the transaction timers need not."""
         return self.transport != "UDP"
 
+    def is_as_good_as(self, other: Flow) -> bool:
+        """Return whether it leads to the host of ``other``, and is encrypted if that is."""
+        return self.remote[0] == other.remote[0] and (self.transport == "TLS" or other.transport != "TLS")
+
 
 def bracketed(host: str) -> str:
     """Return ``host`` as it stands in a URI or Via: an IPv6 literal gets its brackets (RFC 3261 section 25.1)."""

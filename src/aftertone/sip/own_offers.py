@@ -57,6 +57,8 @@ class OwnOffer:
     retry_ns: int | None = None
     failure_ack: bytes = b""
     ack: tuple[bytes, Flow] | None = None
+    said: Fields = ()
+    """What it said of who we are; its ACK says the same (RFC 3261 section 22.1)."""
 
     def deadline_ns(self) -> int | None:
         """Return when it is tried again, None while it is under way."""
@@ -121,10 +123,10 @@ class OwnOffers:
             content_type=content_type,
             user_agent=core.settings.user_agent,
         )
-        offer.cseq = dialog.local_cseq
+        offer.cseq, offer.said = dialog.local_cseq, dialog.said
         offer.body, offer.content_type = body, content_type
         offer.failure_ack = dialog.request("ACK", offer.branch, cseq=offer.cseq)
-        self._client.open((offer.branch, offer.method), offer, data, flow, now_ns)
+        self._client.open((offer.branch, offer.method), offer, data, flow, now_ns, offer.said)
 
     def on_response(
         self, offer: OwnOffer, transaction: ClientTransaction, kind: On, response: Response, now_ns: int
@@ -133,8 +135,12 @@ class OwnOffers:
         transaction.ack = offer.failure_ack
         if Do.PASS not in self._core.step(transaction, kind, now_ns) or kind is On.PROVISIONAL:
             return
+        dialog = offer.dialog
+        challenged = dialog.may_pass(response, transaction.said, transaction.flow)
         if kind is On.SUCCESS:
             self._accepted(offer, response, now_ns)
+        elif challenged and dialog.offer is offer and dialog.phase is Phase.CONFIRMED:
+            self.wake(offer, now_ns)
         else:
             self._refused(offer, response.status, response, now_ns)
 
@@ -155,7 +161,7 @@ class OwnOffers:
             self._core.transmit(*offer.ack)
             return
         if offer.method == "INVITE":
-            offer.ack = self._client.ack(dialog, offer.cseq, b"", "")
+            offer.ack = self._client.ack(dialog, offer.cseq, b"", "", offer.said)
         if dialog.offer is not offer or dialog.phase is not Phase.CONFIRMED:
             return
         dialog.offer = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,7 +24,7 @@ from aftertone.roles.identity import Identity
 from aftertone.sip.events import Event
 from aftertone.sip.faults import ParseError
 from aftertone.sip.flow import Flow, Transport
-from aftertone.sip.message import Request, parse
+from aftertone.sip.message import Request, Response, parse
 from aftertone.sip.settings import AgentSettings, Timing
 from aftertone.sip.uri import Uri
 from tests.unit.roles.registrar import LOCAL, Registrar
@@ -394,6 +395,33 @@ def test_requests_leave_in_the_name_of_an_account() -> None:
             assert sender.flow.remote == (LOCAL, registrar.port)
             assert sender.login.authorize("NOTIFY", "sip:x")
             assert world.accounts.sender("nobody") is None
+
+    play(story)
+
+
+def test_calls_of_an_account_answer_its_own_servers_alone() -> None:
+    async def story(registrar: Registrar) -> None:
+        world = World(one())
+        world.targets = [target(registrar)]
+        async with running(world):
+            await world.until("registered")
+            login = world.accounts.dialog_login("home")
+            assert login is not None
+            assert world.accounts.dialog_login("nobody") is None
+            here = Flow("UDP", (LOCAL, 5062), (LOCAL, world.endpoint.port))
+            assert login.serves(here, LOCAL)
+            assert login.serves(here, "home.example"), "the end may name itself as the registrar's settings do"
+            assert not login.serves(here, "203.0.113.66")
+            assert not login.serves(Flow("UDP", ("203.0.113.66", 5060), here.local), LOCAL)
+            asks = registrar.digest.challenges(0)
+            client = login.client()
+            assert client.authorize("BYE", "sip:x") == (), "nothing is said before somebody asks"
+            client.challenged(Response(407, "X", {"proxy-authenticate": list(asks)}))
+            assert client.authorize("BYE", "sip:x")
+            (enrolment,) = world.accounts._lines.values()
+            assert enrolment.flow is not None
+            enrolment.flow = replace(enrolment.flow, transport="TLS")
+            assert not login.serves(here, LOCAL), "what registered encrypted is not said in the open"
 
     play(story)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from aftertone.config.sip import Account
 from aftertone.journal.record import Kind
 from aftertone.media.plane import KeyPressed, Played
 from aftertone.model import EndReason
@@ -11,9 +12,11 @@ from aftertone.roles import early
 from aftertone.roles.early import TO_ONE_ADDRESS
 from aftertone.sdp import negotiation
 from aftertone.sip import events as sip
+from aftertone.sip.digest_client import DigestClient
 from aftertone.sip.message import Request, Response
+from aftertone.sip.proof import Login
 from tests.unit.roles.world import BROKEN_SDP, HOLD_SDP, OTHER_SDP, UNKNOWN_CODEC_SDP, World
-from tests.unit.sip.kit import SDP, request
+from tests.unit.sip.kit import SDP, request, seeded
 
 OLD_HOLD_SDP = SDP.replace(b"c=IN IP4 192.0.2.7", b"c=IN IP4 0.0.0.0")
 INACTIVE_SDP = SDP + b"a=inactive\r\n"
@@ -336,3 +339,15 @@ def test_a_ghost_whose_session_nobody_refreshes_is_a_message_that_ends() -> None
     assert byes[0].get("reason").startswith("SIP;cause=408")
     world.loop.advance(40)
     world.rest()
+
+
+@pytest.mark.parametrize("account", [Account(name="home", registrar="home.example", user="ann"), None])
+def test_a_call_that_came_by_an_account_has_its_login_and_no_other_has(account: Account | None) -> None:
+    asked: list[str] = []
+    world = World(agent_inside=True, rings=0)
+    world.board.peers.account_of = lambda request, flow: account
+    login = Login(lambda: DigestClient("ann", "sesame", seeded()), lambda flow, host: True)
+    world.board.peers.dialog_login = lambda name: asked.append(name) or login  # type: ignore[func-returns-value]
+    world.agent_switch.receive(request(uri="sip:main@192.0.2.1"))
+    (dialog,) = world.agent_switch.agent._core.dialogs.values()
+    assert (dialog.proof is not None, asked) == ((True, ["home"]) if account else (False, []))

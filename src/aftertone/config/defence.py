@@ -36,6 +36,11 @@ class Defence(Section):
     failures: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=30, description="Wrong passwords within a minute, after which the source gets no answer for a while."
     )
+    user_failures: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=20,
+        description="Wrong passwords for one user within a minute, from all places together where he has not logged in lately; "
+        "more are not looked at.",
+    )
     silence_s: Annotated[float, Field(ge=1, le=86_400)] = Field(
         default=300.0,
         description="How long it gets none, in seconds. One that is known is answered again after ten seconds at the latest.",

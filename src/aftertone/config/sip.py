@@ -81,6 +81,10 @@ class Trunk(_Login):
     mailbox: str = Field(default="", description="Mailbox of every call of this trunk; empty finds it by the call.")
     trust: bool = Field(default=True, description="Believe who it says is calling (P-Asserted-Identity).")
     srtp: Srtp | None = Field(default=None, description="SRTP of this trunk's calls, when it is not as in sip.srtp.")
+    calls_at_once: Annotated[int, Field(ge=0, le=20_000)] = Field(
+        default=0,
+        description="Calls of this trunk at the same time, wherever they come from; more are answered 503. 0 is no limit of its own.",
+    )
 
     @model_validator(mode="after")
     def _known_somehow(self) -> Trunk:

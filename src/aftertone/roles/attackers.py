@@ -15,6 +15,7 @@ import structlog
 
 from aftertone.config import Settings
 from aftertone.sip.budgets import Attack, Guard, Limits, Why
+from aftertone.sip.guesses import GuessedUser, Guesses
 from aftertone.sip.settings import AgentSettings
 
 SHOWN: Final = 3
@@ -60,7 +61,7 @@ def guard_of(settings: Settings) -> Guard:
     )
 
 
-def tell(guard: Guard, logger: structlog.typing.FilteringBoundLogger) -> None:
+def tell(guard: Guard, logger: structlog.typing.FilteringBoundLogger, guesses: Guesses | None = None) -> None:
     """Log whose attack has begun; to be called once a second."""
     for attack in guard.news():
         setting = f"defence.{_SETTING[attack.why]}"
@@ -68,13 +69,28 @@ def tell(guard: Guard, logger: structlog.typing.FilteringBoundLogger) -> None:
             "a source asks too much", source=attack.source, why=_WHAT[attack.why].format(attack.source), setting=setting
         )
 
+    for one in guesses.news() if guesses is not None else ():
+        logger.warning(
+            "a password is being guessed at: logins from new places are not looked at",
+            user=one.user,
+            setting="defence.user_failures",
+        )
 
-def alarms(guard: Guard, now_ns: int) -> list[dict[str, str]]:
-    """Return the alarm about those who are being refused, if there are any."""
-    found = guard.attacks(now_ns)
-    if not found:
-        return []
-    return [{"code": "attack", "text": _sentence(found)}]
+
+def alarms(guard: Guard, now_ns: int, guesses: Guesses | None = None) -> list[dict[str, str]]:
+    """Return the alarms about those who are being refused, and about those whose password is being guessed at."""
+    found, guessed = guard.attacks(now_ns), guesses.guessed(now_ns) if guesses is not None else ()
+    said = [{"code": "attack", "text": _sentence(found)}] if found else []
+    return said + ([{"code": "attack", "text": _guessed(guessed)}] if guessed else [])
+
+
+def _guessed(found: tuple[GuessedUser, ...]) -> str:
+    names = ", ".join(one.user for one in found[:SHOWN])
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return (
+        f"Somebody tries to guess the password of {names}{more}. Where the user has logged in before he still can; logins from "
+        "new places are not looked at while it goes on. A long random password cannot be guessed."
+    )
 
 
 def _sentence(found: tuple[Attack, ...]) -> str:

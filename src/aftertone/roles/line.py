@@ -149,10 +149,15 @@ class Line:
             clock=self._clock,
             traces=Traces(settings.trace, self._recorder, self._clock),
             peers=Peers(
-                settings.sip, secret=secrets.token_bytes(16), logger=start.logger, on_wrong_login=self._wrong_login
+                settings.sip,
+                secret=secrets.token_bytes(16),
+                logger=start.logger,
+                on_wrong_login=self._wrong_login,
+                user_failures=settings.defence.user_failures,
             ),
         )
-        self._endpoint.agent.admit_by(self._board.peers.door)
+        self._endpoint.agent.admit_by(self._board.peers.door, self._board.peers.label_of)
+        self._board.peers.open_calls_by = self._endpoint.guard.open_calls_by
         self._endpoint.guard.known = self._board.peers.knows
         resolve = Resolver(families={family_of(host) for host in settings.sip.hosts}).resolve
         self._accounts = Accounts(
@@ -165,12 +170,12 @@ class Line:
         self._endpoint.lives_on.append(self._accounts.lives_on)
         self._endpoint.agent.reach_by(self._accounts.reached)
         self._board.peers.account_of = self._accounts.account_of
+        self._board.peers.dialog_login = self._accounts.dialog_login
         self._board.peers.also_known.append(self._accounts.serves)
         self._lamps = Lamps(
             settings.sip,
             self._endpoint,
             self._board.peers,
-        self._board.peers.dialog_login = self._accounts.dialog_login
             counts=lambda: read_counts(start.folder, time.monotonic_ns()),
             directory=lambda: self._board.directory,
             sender=self._accounts.sender,
@@ -179,6 +184,7 @@ class Line:
             logger=start.logger,
         )
         self._endpoint.lives_on.append(self._lamps.lives_on)
+        self._board.peers.also_at_home.append(self._lamps.phones.is_at)
         self._clock_trusted = True
         self._free_bytes = 0
         self._mark = mark_of(settings, 0)
@@ -232,7 +238,7 @@ class Line:
                 self._look_at_the_disk()
                 self._look_at_the_clock()
                 self._encryption.look()
-                attackers.tell(self._endpoint.guard, self._logger)
+                attackers.tell(self._endpoint.guard, self._logger, self._board.peers.guesses)
                 self._watch.look()
                 await self._learn_directory()
                 self._publish_status()
@@ -438,7 +444,7 @@ class Line:
             alarms.append({"code": "slow_disk", "text": text})
         alarms += self._lamps.alarms()
         alarms += self._board.alarms()
-        alarms += attackers.alarms(self._endpoint.guard, time.monotonic_ns())
+        alarms += attackers.alarms(self._endpoint.guard, time.monotonic_ns(), self._board.peers.guesses)
         if self._weak_storage:
             alarms.append({"code": "weak_storage", "text": self._weak_storage})
         insecure = self._encryption.alarm(datetime.now(UTC) if self._clock_trusted else None)

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import functools
 import ipaddress
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
 
 import structlog
@@ -35,21 +36,27 @@ from aftertone.sip.budgets import source_of
 from aftertone.sip.checks import Refusal
 from aftertone.sip.digest_server import Checked, DigestServer, Verdict
 from aftertone.sip.flow import Flow
+from aftertone.sip.guesses import Guesses
 from aftertone.sip.message import Request
+from aftertone.sip.proof import Login
 
 REALM: Final = "aftertone"
-from aftertone.sip.proof import Login
 SECRETS_AGE_NS: Final = 10_000_000_000
 """A password that was changed in its file counts after this long at the latest."""
 LOGIN_COUNTS_NS: Final = 3_600_000_000_000
 """How long the address of a login is known."""
 MAX_LOGGED_IN: Final = 1000
 """Addresses of logins that are remembered; beyond it the oldest is forgotten."""
+PLACE_COUNTS_NS: Final = 7 * 86_400_000_000_000
+"""How long the place of a login is the user's own, where no attack keeps him out: over a weekend, and over a phone's longest registration."""
+FULL_RETRY_S: Final = 30
+"""What is asked of a trunk that has as many calls as it may."""
 TOLD_A_MINUTE: Final = 10
 """Refused strangers that the log tells of; scanners would fill it."""
 _MINUTE_NS: Final = 60_000_000_000
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+K = TypeVar("K")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -115,24 +122,34 @@ class Peers:
         logger: structlog.typing.FilteringBoundLogger,
         account_of: Callable[[Request, Flow], Account | None] | None = None,
         on_wrong_login: Callable[[Flow], None] | None = None,
+        user_failures: int = 20,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """``secret``: 16 bytes or more of entropy, for nonces. ``account_of``: by which account of ours a request came, None
         for no account. ``on_wrong_login`` hears of every login that failed, so that its source can be held to a budget.
+        ``user_failures``: wrong passwords for one user within a minute from places that are not known to be his.
         """
         self._settings, self._logger, self._clock_ns = settings, logger, clock_ns
         self.account_of = account_of
+        self.dialog_login: Callable[[str], Login | None] | None = None
+        """How requests of ours log in, in calls that came by an account of that name."""
         self._on_wrong_login = on_wrong_login
         self._digest = DigestServer(REALM, secret, offered=settings.digest)
         self._networks = _networks_of(settings.trunks)
         self._logins: Final = {trunk.user: trunk for trunk in settings.trunks if trunk.user}
         self._phones: Final = {phone.user: phone for phone in settings.phones}
+        self.guesses: Final = Guesses([*self._logins, *self._phones], user_failures)
+        self._limits: Final = {trunk.name: trunk.calls_at_once for trunk in settings.trunks if trunk.calls_at_once}
+        self.open_calls_by: Callable[[str], int] = lambda _: 0
+        """How many calls of a peer are open, by its label."""
         self._logged_in: OrderedDict[str, int] = OrderedDict()
+        self._places: OrderedDict[tuple[str, str], int] = OrderedDict()
+        """Users and the sources where they proved who they are."""
+        self.also_at_home: list[Callable[[str, str], bool]] = []
+        """Who else knows the places of a user: the registrations of phones with us, which outlive a restart."""
         self.also_known: list[Callable[[str], bool]] = []
         """Who else knows addresses: the registrations, ours at others and those of phones with us."""
         self._secrets, self._reading = _Secrets(), False
-        self.dialog_login: Callable[[str], Login | None] | None = None
-        """How requests of ours log in, in calls that came by an account of that name."""
         self._met: WeakKeyDictionary[Request, Peer | Turned] = WeakKeyDictionary()
         self._told: tuple[int, int] = (0, 0)
         self.counters: Final[Counter[str]] = Counter()
@@ -169,11 +186,24 @@ class Peers:
         """Say for the agent how to refuse an INVITE, None to let it in; see ``Agent.admit_by``."""
         met = self.of(request, flow)
         if isinstance(met, Peer):
-            return None
+            if not self._is_full(met):
+                return None
+            met = Turned(
+                Refusal(503, (("Retry-After", str(FULL_RETRY_S)),)), f"{met.label} has as many calls as it may at once"
+            )
         self.counters[f"answered_{met.answer.status}"] += 1
         if met.answer.status != 401:
             self._tell(met, flow)
         return met.answer
+
+    def label_of(self, request: Request, flow: Flow) -> str:
+        """Return under which name a call counts that was let in; empty for a stranger."""
+        met = self.of(request, flow)
+        return met.label if isinstance(met, Peer) and met.kind is not PeerKind.STRANGER else ""
+
+    def _is_full(self, peer: Peer) -> bool:
+        most = self._limits.get(peer.name, 0) if peer.kind is PeerKind.TRUNK else 0
+        return bool(most) and self.open_calls_by(peer.label) >= most
 
     def knows(self, host: str) -> bool:
         """Tell whether an address is a trunk's, or one from which somebody logged in lately: it may ask more than strangers may."""
@@ -181,6 +211,10 @@ class Peers:
         if logged_in_ns is not None and self._clock_ns() - logged_in_ns < LOGIN_COUNTS_NS:
             return True
         return self._trunk_at(host) is not None or any(know(host) for know in self.also_known)
+
+    def login_for(self, peer: Peer) -> Login | None:
+        """Return with what our requests in a call answer challenges. Whoever came by no account of ours has no business to ask."""
+        return self.dialog_login(peer.name) if self.dialog_login and peer.kind is PeerKind.ACCOUNT else None
 
     def called(self, peer: Peer, unix_ms: int) -> None:
         """Count a call that was answered."""
@@ -212,10 +246,6 @@ class Peers:
             return self._trunk(at_home)
         checked = self._check(request, flow)
         if checked.verdict is Verdict.ABSENT and at_home is None and self._settings.callers == "anyone":
-    def login_for(self, peer: Peer) -> Login | None:
-        """Return with what our requests in a call answer challenges. Whoever came by no account of ours has no business to ask."""
-        return self.dialog_login(peer.name) if self.dialog_login and peer.kind is PeerKind.ACCOUNT else None
-
             return Peer(PeerKind.STRANGER, srtp=self._settings.srtp)
         return self._by_login(checked, flow)
 
@@ -223,15 +253,18 @@ class Peers:
         if checked.verdict is Verdict.OK:
             peer = self._who_logged_in(checked.user, flow.remote[0])
             if peer is not None:
-                self._logged_in[flow.remote[0]] = self._clock_ns()
-                self._logged_in.move_to_end(flow.remote[0])
-                if len(self._logged_in) > MAX_LOGGED_IN:
-                    self._logged_in.popitem(last=False)
+                _remember(self._logged_in, flow.remote[0], self._clock_ns())
+                _remember(self._places, (checked.user, source_of(flow.remote[0])), self._clock_ns())
                 return peer
         if checked.verdict is Verdict.MALFORMED:
             return Turned(Refusal(400), "credentials that answer no challenge")
-        if checked.verdict in (Verdict.WRONG, Verdict.OK):
+        if not checked.looked_at:
+            # Its source is not to blame: it may be the user himself, at a new place.
+            self.counters["logins_not_looked_at"] += 1
+        elif checked.verdict in (Verdict.WRONG, Verdict.OK):
             self.counters["wrong_logins"] += 1
+            if not self._is_at_home(checked.user, flow.remote[0]):
+                self.guesses.failed(checked.user, self._clock_ns())
             if self._on_wrong_login is not None:
                 self._on_wrong_login(flow)
         return self._turn(flow, stale=checked.verdict is Verdict.STALE)
@@ -256,13 +289,32 @@ class Peers:
             return Checked(Verdict.ABSENT)
         for name in ("authorization", "proxy-authorization"):
             if name in request.headers:
-                secrets = self._current_secrets()
+                secrets, host = self._current_secrets(), flow.remote[0]
                 checked = self._digest.verify(
-                    request, secrets.get, self._clock_ns(), field=name, source=source_of(flow.remote[0])
+                    request,
+                    secrets.get,
+                    self._clock_ns(),
+                    field=name,
+                    source=source_of(host),
+                    may_try=functools.partial(self._may_try, host),
                 )
                 if checked.verdict is not Verdict.ABSENT:
                     return checked
         return Checked(Verdict.ABSENT)
+
+    def _may_try(self, host: str, user: str) -> bool:
+        return self._is_at_home(user, host) or self.guesses.may_try(user, self._clock_ns())
+
+    def _is_at_home(self, user: str, host: str) -> bool:
+        """Tell whether a place is a user's own, so that no stranger's guesses keep him out there."""
+        there_ns = self._places.get((user, source_of(host)))
+        if there_ns is not None and self._clock_ns() - there_ns < PLACE_COUNTS_NS:
+            return True
+        trunk, address = self._logins.get(user), _address_of(host)
+        networks = [network for network, other in self._networks if other is trunk]
+        if trunk is not None and address is not None and any(address in network for network in networks):
+            return True
+        return user in self._phones and any(know(user, host) for know in self.also_at_home)
 
     def _who_logged_in(self, user: str, host: str) -> Peer | None:
         trunk = self._logins.get(user)
@@ -324,6 +376,14 @@ class Peers:
         self._told = (since_ns, told + 1)
         if told < TOLD_A_MINUTE:
             self._logger.warning("call refused", status=turned.answer.status, reason=turned.reason, peer=flow.remote[0])
+
+
+def _remember(table: OrderedDict[K, int], key: K, now_ns: int) -> None:
+    """Note a moment as the newest; beyond ``MAX_LOGGED_IN`` the oldest is forgotten."""
+    table[key] = now_ns
+    table.move_to_end(key)
+    if len(table) > MAX_LOGGED_IN:
+        table.popitem(last=False)
 
 
 def _networks_of(trunks: tuple[Trunk, ...]) -> list[tuple[Network, Trunk]]:

@@ -21,6 +21,7 @@ import structlog
 from aftertone.config.sip import Phone
 from aftertone.net.endpoint import SipEndpoint
 from aftertone.roles.peers import PeerKind, Peers, Turned
+from aftertone.sip.budgets import source_of
 from aftertone.sip.checks import Refusal
 from aftertone.sip.events import RequestOutside
 from aftertone.sip.faults import ParseError
@@ -55,6 +56,11 @@ class Phones:
         self._endpoint.respond(event.transaction_id, answer.status, headers=answer.fields)
         if answer.status == 200 and event.request.headers.get("contact"):
             self._on_registered(user)
+
+    def is_at(self, user: str, host: str) -> bool:
+        """Tell whether a phone is registered from an address or its network."""
+        source = source_of(host)
+        return any(source_of(binding.flow.remote[0]) == source for binding in self.registrar.contacts(user))
 
     def facts(self) -> list[dict[str, object]]:
         """Return every phone of the settings and where it is, for the line's status."""

@@ -67,12 +67,13 @@ class Agent:
         self._subscriptions = Subscriptions(self._core)
         self._server = ServerSide(self._core, self._client, self._subscriptions)
 
-    def admit_by(self, door: Door) -> None:
+    def admit_by(self, door: Door, line_of: Callable[[Request, Flow], str] = lambda *_: "") -> None:
         """Ask ``door`` about every INVITE that would begin a call, before anything of it is kept.
 
-        What it refuses is answered once, without a transaction: a copy of the request is asked about anew.
+        What it refuses is answered once, without a transaction: a copy of the request is asked about anew. ``line_of``: by which
+        trunk, account or phone an INVITE came that was let in, for ``Guard.open_calls_by``; empty counts for none.
         """
-        self._server.door = door
+        self._server.door, self._server.line_of = door, line_of
 
     def reach_by(self, reached: Callable[[Flow], Flow]) -> None:
         """Let ``reached`` say how a peer sees a flow of ours; our Contact towards it then names that address."""
@@ -215,7 +216,6 @@ class Agent:
             now_ns=now_ns,
         )
 
-    def bye(self, dialog_id: DialogId, now_ns: int, *, reason: str = "") -> None:
     def log_in(self, dialog_id: DialogId, login: Login) -> None:
         """Answer with ``login`` when a request of ours in a call is challenged (BYE, re-INVITE, UPDATE); see ``proof``.
 
@@ -225,6 +225,7 @@ class Agent:
         if dialog is not None:
             dialog.proof = Proof(login)
 
+    def bye(self, dialog_id: DialogId, now_ns: int, *, reason: str = "") -> None:
         """End a call; ByeFinished follows. Before the ACK of our 2xx the BYE waits for it (RFC 3261 section 15).
 
         ``reason``: a Reason header (RFC 3326) such as ``Q.850;cause=16``. A dialog that is over already is left alone.

@@ -103,6 +103,8 @@ class OpenCall:
 
     source: str
     stranger: bool
+    line: str = ""
+    """The trunk, account or phone that it came by."""
 
 
 class _Bucket:
@@ -184,6 +186,7 @@ class Guard:
         self._sources: OrderedDict[str, _Source] = OrderedDict()
         self._calls: Counter[str] = Counter()
         self._unanswered: Counter[str] = Counter()
+        self._lines: Counter[str] = Counter()
         self._strangers_unanswered = 0
         self._attacks: OrderedDict[str, Attack] = OrderedDict()
         self._fresh: list[Attack] = []
@@ -273,9 +276,14 @@ class Guard:
 
     # Calls that are open
 
-    def began(self, host: str, now_ns: int) -> OpenCall:
-        """Note an open call that nobody has confirmed yet; give what is returned to ``confirmed`` and ``ended``."""
-        call = OpenCall(source_of(host), not self._source(host, now_ns).known)
+    def began(self, host: str, now_ns: int, line: str = "") -> OpenCall:
+        """Note an open call that nobody has confirmed yet; give what is returned to ``confirmed`` and ``ended``.
+
+        ``line``: the trunk, account or phone that it came by, one of few.
+        """
+        call = OpenCall(source_of(host), not self._source(host, now_ns).known, line)
+        if line:
+            self._lines[line] += 1
         self._calls[call.source] += 1
         self._unanswered[call.source] += 1
         self._strangers_unanswered += call.stranger
@@ -289,17 +297,23 @@ class Guard:
     def ended(self, call: OpenCall, *, confirmed: bool) -> None:
         """Note that it is over."""
         _count_down(self._calls, call.source)
+        if call.line:
+            _count_down(self._lines, call.line)
         if not confirmed:
             self.confirmed(call)
 
     @property
     def counted_calls(self) -> int:
         """Return how many calls are counted, as open or as unconfirmed; 0 when all are over."""
-        return self._calls.total() + self._unanswered.total() + self._strangers_unanswered
+        return self._calls.total() + self._lines.total() + self._unanswered.total() + self._strangers_unanswered
 
     def open_calls(self, host: str) -> int:
         """Return how many calls of a source are open."""
         return self._calls[source_of(host)]
+
+    def open_calls_by(self, line: str) -> int:
+        """Return how many calls of a trunk, account or phone are open, wherever they come from."""
+        return self._lines[line]
 
     # Who is being refused
 

@@ -61,6 +61,8 @@ class Checked:
 
     verdict: Verdict
     user: str = ""
+    looked_at: bool = True
+    """False for a ``Verdict.WRONG`` that says nothing of the password: nobody was allowed to try it."""
 
 
 class DigestServer:
@@ -95,11 +97,13 @@ class DigestServer:
         *,
         field: str = "authorization",
         source: str = "",
+        may_try: Callable[[str], bool] = lambda _: True,
     ) -> Checked:
         """Say what the credentials of a request are worth. ``secret_of`` returns a user's password, None for nobody.
 
         ``field``: ``authorization`` or ``proxy-authorization``. ``source``: from where they came, as in ``challenges``.
-        An unknown user takes as long as a wrong password.
+        ``may_try``: whether an answer of this user may be looked at; where not, any is wrong. An unknown user, and one who may
+        not be tried, take as long as a wrong password.
         """
         params = None
         for value in request.headers.get(field, ()):
@@ -110,7 +114,11 @@ class DigestServer:
             for scheme, found in elements:
                 if scheme == "digest" and found.get("realm") == self.realm:
                     params = params or found
-        return Checked(Verdict.ABSENT) if params is None else self._check(params, request, secret_of, now_ns, source)
+        return (
+            Checked(Verdict.ABSENT)
+            if params is None
+            else self._check(params, request, secret_of, now_ns, source, may_try)
+        )
 
     def _check(
         self,
@@ -119,6 +127,7 @@ class DigestServer:
         secret_of: Callable[[str], str | None],
         now_ns: int,
         source: str,
+        may_try: Callable[[str], bool],
     ) -> Checked:
         user, nonce, qop = params.get("username", ""), params.get("nonce", ""), params.get("qop", "").lower()
         algorithm, count = known_algorithm(params.get("algorithm", "")), params.get("nc", "")
@@ -129,6 +138,7 @@ class DigestServer:
         made_ns = self._made_ns(nonce, source)
         if made_ns is None:
             return Checked(Verdict.STALE, user)
+        allowed = may_try(user)
         password = secret_of(user)
         expected = digest_response(
             algorithm=algorithm,
@@ -144,8 +154,8 @@ class DigestServer:
         )
         given = params["response"].lower().encode("utf-8", "surrogateescape")
         right = hmac.compare_digest(expected.encode(), given)
-        if not right or not password:
-            return Checked(Verdict.WRONG, user)
+        if not right or not password or not allowed:
+            return Checked(Verdict.WRONG, user, allowed)
         if not self._floor_ns < made_ns <= now_ns < made_ns + self._life_ns:
             return Checked(Verdict.STALE, user)
         number = int(count, 16) if qop else 1

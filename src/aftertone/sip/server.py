@@ -65,6 +65,7 @@ class ServerSide:
         self._core = core
         self._client = client
         self.door: Door | None = None
+        self.line_of: Callable[[Request, Flow], str] = lambda *_: ""
         self._subscriptions = subscriptions
         self.reliable = ReliableAnswers(core, self)
         core.hang_up = self.bye
@@ -170,7 +171,7 @@ class ServerSide:
         dialog = dialog_from_request(request, transaction.tag, flow, first_cseq, transaction.id)
         transaction.dialog = dialog
         core.dialogs[dialog.id] = dialog
-        dialog.counted = core.guard.began(flow.remote[0], now_ns)
+        dialog.counted = core.guard.began(flow.remote[0], now_ns, self.line_of(request, flow))
         expires = request.get("expires")
         if (
             expires.isascii()

@@ -8,6 +8,7 @@ from structlog.testing import LogCapture
 from aftertone.config import Settings
 from aftertone.roles import attackers
 from aftertone.sip.budgets import ATTACK_STAYS_NS, Guard, Limits, Verdict, Why
+from aftertone.sip.guesses import Guesses
 
 A = "203.0.113.9"
 
@@ -53,6 +54,23 @@ def test_the_alarm_names_the_source_and_is_gone_later() -> None:
     assert alarm["code"] == "attack"
     assert alarm["text"].startswith(f"Many messages from {A} are dropped. ")
     assert attackers.alarms(guard, ATTACK_STAYS_NS) == []
+
+
+def test_whose_password_is_guessed_at_is_named_and_logged_once() -> None:
+    captured = LogCapture()
+    logger = structlog.wrap_logger(None, processors=[captured])
+    guard, guesses = Guard(Limits()), Guesses(["desk"], 1)
+    guesses.failed("desk", 0)
+    assert attackers.alarms(guard, 0, guesses) == []
+    for _ in range(3):
+        guesses.may_try("desk", 0)
+        attackers.tell(guard, logger, guesses)
+    (entry,) = captured.entries
+    assert (entry["user"], entry["setting"]) == ("desk", "defence.user_failures")
+    (alarm,) = attackers.alarms(guard, 0, guesses)
+    assert alarm["code"] == "attack"
+    assert alarm["text"].startswith("Somebody tries to guess the password of desk. ")
+    assert attackers.alarms(guard, ATTACK_STAYS_NS, guesses) == []
 
 
 def test_many_sources_are_summed_up() -> None:

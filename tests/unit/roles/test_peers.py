@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import re
 import threading
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from aftertone.config.sip import Account, Phone
 from aftertone.roles.peers import (
     LOGIN_COUNTS_NS,
     MAX_LOGGED_IN,
+    PLACE_COUNTS_NS,
     SECRETS_AGE_NS,
     TOLD_A_MINUTE,
     Peer,
@@ -28,13 +30,14 @@ from aftertone.roles.peers import (
     Turned,
 )
 from aftertone.sip.agent import Agent, Held
+from aftertone.sip.budgets import WINDOW_NS, Guard, Limits
 from aftertone.sip.checks import Refusal
 from aftertone.sip.digest import digest_response
 from aftertone.sip.events import IncomingCall, Transmit
 from aftertone.sip.flow import Flow
 from aftertone.sip.message import Request, Response, parse
 from aftertone.sip.settings import AgentSettings
-from tests.unit.sip.kit import request
+from tests.unit.sip.kit import parts, request, run_out, statuses
 
 PBX = {"name": "pbx", "addresses": ["192.0.2.0/24", "2001:db8::/32"]}
 LOGIN = {"name": "cloud", "user": "cloud-user", "secret": "s3cret", "trust": False}
@@ -57,6 +60,7 @@ class Door:
     settings: dict[str, Any]
     account: Account | None = None
     now_ns: int = 1_000_000_000
+    user_failures: int = 20
     wrong: list[Flow] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -67,6 +71,7 @@ class Door:
             logger=structlog.wrap_logger(None, processors=[self.log]),
             account_of=lambda _request, _flow: self.account,
             on_wrong_login=self.wrong.append,
+            user_failures=self.user_failures,
             clock_ns=lambda: self.now_ns,
         )
 
@@ -338,6 +343,136 @@ def test_logins_from_many_addresses_are_not_remembered_without_end() -> None:
         door.met(host, credentials(door.challenge(host), "desk", "s"))
     assert not door.peers.knows("10.0.0.0")
     assert door.peers.knows("10.0.3.236")
+
+
+PHONE = {"user": "desk", "secret": "s", "mailboxes": ["main"]}
+AT_HOME = "198.51.100.20"
+
+
+def tried(door: Door, host: str, user: str, password: str) -> bool:
+    """Ask for a challenge, answer it, and return whether that was let in."""
+    return isinstance(door.met(host, credentials(door.challenge(host), user, password)), Peer)
+
+
+def test_a_password_that_is_guessed_at_from_everywhere_is_not_looked_at_any_more() -> None:
+    door = Door({"phones": [PHONE], "callers": "known"}, user_failures=3)
+    for number in range(3):
+        assert not tried(door, f"203.0.113.{number}", "desk", "wrong")
+    assert not tried(door, "203.0.113.100", "desk", "s"), "the right password is not found either"
+    assert door.status("203.0.113.100", credentials(door.challenge("203.0.113.100"), "desk", "s")) == 401
+    assert (door.peers.counters["wrong_logins"], door.peers.counters["logins_not_looked_at"]) == (3, 2)
+    assert [one.remote[0] for one in door.wrong] == [f"203.0.113.{number}" for number in range(3)]
+    door.now_ns += WINDOW_NS
+    assert tried(door, "203.0.113.100", "desk", "s")
+
+
+def test_what_is_answered_does_not_tell_whether_an_attempt_was_looked_at() -> None:
+    door = Door({"phones": [PHONE], "callers": "known"}, user_failures=1)
+    host, answers = "203.0.113.9", []
+    for user, password in (("desk", "wrong"), ("desk", "s"), ("desk", "wrong"), ("nobody", "x"), ("nobody", "x")):
+        found = door.met(host, credentials(door.challenge(host), user, password))
+        assert isinstance(found, Turned)
+        answers.append((found.answer.status, [name for name, _ in found.answer.fields], "stale" in str(found.answer)))
+    assert len({str(one) for one in answers}) == 1
+
+
+def test_a_stale_nonce_does_not_tell_either_whether_the_password_was_right() -> None:
+    door = Door({"phones": [PHONE], "callers": "known"}, user_failures=1)
+    assert not tried(door, "203.0.113.1", "desk", "wrong")
+    old = door.challenge()
+    door.now_ns += 50 * 1_000_000_000
+    door.peers._digest._life_ns = 1
+    found = door.met(extra=credentials(old, "desk", "s"))
+    assert isinstance(found, Turned)
+    assert "stale" not in str(found.answer)
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.booleans(), st.integers(0, 20)), max_size=60))
+def test_no_attack_locks_out_a_phone_where_it_is_or_a_trunk_where_it_lives(
+    attempts: list[tuple[int, bool, int]],
+) -> None:
+    """Whoever tries whatever, from wherever, as whomever: the two get in each time, and guesses stay bounded."""
+    trunk = {**PBX, "user": "pbx-user", "secret": "t"}
+    door = Door({"phones": [PHONE], "trunks": [trunk], "callers": "known"}, user_failures=2)
+    assert tried(door, AT_HOME, "desk", "s")
+    times: dict[str, list[int]] = {"desk": [], "pbx-user": []}
+    for number, is_phone, pause_s in attempts:
+        door.now_ns += pause_s * 1_000_000_000
+        user = "desk" if is_phone else "pbx-user"
+        before = door.peers.counters["wrong_logins"]
+        assert not tried(door, f"203.0.113.{number}", user, "wrong")
+        if door.peers.counters["wrong_logins"] > before:
+            times[user].append(door.now_ns)
+        assert tried(door, AT_HOME, "desk", "s")
+        assert tried(door, "192.0.2.77", "pbx-user", "t")
+    for looked_at in times.values():
+        assert all(later - first >= WINDOW_NS for first, later in zip(looked_at, looked_at[2:], strict=False))
+
+
+def test_a_phone_with_an_old_password_at_home_costs_the_same_user_elsewhere_nothing() -> None:
+    door = Door({"phones": [PHONE], "callers": "known"}, user_failures=2)
+    assert tried(door, AT_HOME, "desk", "s")
+    for _ in range(10):
+        assert not tried(door, AT_HOME, "desk", "old")
+    assert tried(door, "203.0.113.9", "desk", "s")
+
+
+def test_a_place_is_somebodys_own_for_a_while_and_for_nobody_else() -> None:
+    other = {"user": "hall", "secret": "h", "mailboxes": ["main"]}
+    door = Door({"phones": [PHONE, other], "callers": "known"}, user_failures=1)
+    assert tried(door, AT_HOME, "desk", "s")
+    assert not tried(door, AT_HOME, "hall", "guess")
+    assert not tried(door, AT_HOME, "hall", "h"), "a user may not guess at another's from his place"
+    assert not tried(door, "203.0.113.9", "desk", "guess")
+    door.now_ns += PLACE_COUNTS_NS
+    assert not tried(door, "203.0.113.9", "desk", "guess")
+    assert not tried(door, AT_HOME, "desk", "s")
+
+
+def test_the_place_of_a_phone_that_was_registered_before_a_restart_is_its_own() -> None:
+    door = Door({"phones": [PHONE], "callers": "known"}, user_failures=1)
+    door.peers.also_at_home.append(lambda user, host: (user, host) == ("desk", AT_HOME))
+    assert not tried(door, "203.0.113.9", "desk", "guess")
+    assert tried(door, AT_HOME, "desk", "s")
+
+
+def test_places_are_not_remembered_without_end() -> None:
+    door = Door({"phones": [PHONE], "callers": "known"})
+    for number in range(MAX_LOGGED_IN + 5):
+        tried(door, f"10.0.{number >> 8}.{number & 255}", "desk", "s")
+    assert len(door.peers._places) == MAX_LOGGED_IN
+
+
+def test_a_trunk_has_as_many_calls_as_it_may_wherever_they_come_from() -> None:
+    door = Door({"trunks": [{**PBX, "calls_at_once": 2}, LOGIN], "callers": "known"})
+    guard = Guard(Limits())
+    subject = Agent(AgentSettings(), random.Random(1).randbytes, guard)
+    door.peers.open_calls_by = guard.open_calls_by
+    subject.admit_by(door.peers.door, door.peers.label_of)
+    answers = []
+    for number in range(4):
+        data = request(branch=f"z9hG4bK{number}", call_id=f"{number}", from_tag=f"{number}")
+        subject.receive(data, flow(f"192.0.2.{number}"), 0)
+        answers += [message for message in parts(subject)[0] if isinstance(message, Response)]
+    assert [answer.status for answer in answers] == [100, 100, 503, 503]
+    assert answers[2].get("retry-after") == "30"
+    assert door.peers.counters["answered_503"] == 2
+    assert guard.open_calls_by("trunk pbx") == 2
+    subject.receive(request("CANCEL", branch="z9hG4bK0", call_id="0", from_tag="0"), flow("192.0.2.0"), 0)
+    parts(subject)
+    subject.receive(request(branch="z9hG4bK9", call_id="9", from_tag="9"), flow("192.0.2.9"), 0)
+    assert statuses(parts(subject)[0]) == [100], "one is over, so there is room for one"
+    run_out(subject, 0)
+    assert (guard.open_calls_by("trunk pbx"), guard.counted_calls) == (0, 0)
+
+
+def test_others_are_not_limited_by_a_trunk() -> None:
+    door = Door({"trunks": [{**PBX, "calls_at_once": 1}, LOGIN], "callers": "known"})
+    door.peers.open_calls_by = lambda _: 5
+    assert door.peers.door(invite(), flow("192.0.2.7")) is not None
+    extra = credentials(door.challenge(), "cloud-user", "s3cret")
+    assert door.peers.door(invite(extra), flow("203.0.113.9")) is None
+    assert Door({}).peers.label_of(invite(), flow("203.0.113.9")) == ""
 
 
 @given(

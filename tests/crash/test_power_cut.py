@@ -34,10 +34,12 @@ def test_the_evening_has_everything_in_it() -> None:
         said = cut.said
     assert said.ended == {1, 2, 3, 5}
     assert said.begun - said.ended == {4}, "one call is cut off by the end of its line"
+    assert said.held[2][0] < said.held[2][1]
+    assert said.signalling == {2, 5}
     assert said.refused == {1}
     assert said.epochs == {1, 2}
     assert {what: len(values) for what, values in said.values.items()} == dict.fromkeys(
-        ("greeting", "state 1", "state 2", "rings", "password"), 1
+        ("greeting", "state 1", "state 2", "rings", "numbers", "password"), 1
     )
     kinds = {type(operation).__name__ for operation in evening()}
     assert kinds >= {"Create", "MakeDirectory", "Write", "Truncate", "Sync", "Rename", "Unlink", "SyncDirectory"}

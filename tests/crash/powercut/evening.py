@@ -13,6 +13,8 @@ of the call's number, so whoever finds it can tell whose it is and where it ends
     ["reached", call, n]        so many packets of the call have reached the machine by now
     ["ending", call]            the end was given to the journal
     ["end", call]               the end is durable: BYE is answered 200
+    ["held", call, n]           it was put on hold, or taken back, after so many packets; its end will confirm that
+    ["signalling", call]        what was said about it on the wire is durable
     ["refused", number]         a refusal is durable
     ["wish", what, value]       somebody asked for a change ...
     ["done", what, value]       ... and was answered that it is so
@@ -47,7 +49,7 @@ from aftertone.config import Settings
 from aftertone.delivery.deliver import Deliverer
 from aftertone.errors import AftertoneError, EnvironmentFault, StorageError
 from aftertone.files import OS_FILES, Files
-from aftertone.journal import Begin, End, JournalReader, Kind, Refused, pack_batch
+from aftertone.journal import Begin, End, Event, JournalReader, Kind, Refused, Signalling, pack_batch
 from aftertone.journal.committer import Committer
 from aftertone.journal.reader import READ_PATIENCE
 from aftertone.model import Action, Caller, Codec, EndReason
@@ -66,6 +68,7 @@ FRAME_BYTES: Final = 160
 SEGMENT_BYTES: Final = 40 * 1024
 UNIX_MS: Final = 1_760_000_000_000
 LONGEST_FRAMES: Final = 100
+NUMBERS: Final = ["+1 202 555 0143"]
 PATIENCE: Final = 40
 """Tries of one thing before the evening is given up; each failing disk gets better at some time."""
 
@@ -82,6 +85,16 @@ def speech(call: int) -> bytes:
     """Return what that caller says, mu-law, `LONGEST_FRAMES` frames."""
     samples = voiced(LONGEST_FRAMES * TICK_MS / 1000, 8000, 90.0 + 7 * call)
     return b"".join(encode(Codec.PCMU, samples, 8000))[: LONGEST_FRAMES * FRAME_BYTES]
+
+
+def last_word(call: int) -> str:
+    """Return what that caller's telephone says with its BYE."""
+    return f'Q.850;cause=16;text="call {call}"'
+
+
+def signalling(call: int) -> bytes:
+    """Return what was said about a call on the wire, as it is stored."""
+    return json.dumps({"v": 1, "call_id": f"call-{call}", "left_out": 0, "messages": []}).encode()
 
 
 def greeting(number: int) -> bytes:
@@ -130,6 +143,7 @@ class Line:
     def __init__(self, house: House) -> None:
         self._house = house
         self._calls: dict[int, _Call] = {}
+        self._gone: dict[int, _Call] = {}
         self._numbers = 0
         self.open_epoch = 0
         self._waiting: list[_Waiting] = []
@@ -164,12 +178,25 @@ class Line:
         )
         self._append(Kind.BEGIN, begin.pack(), ["begin", call], urgent=True)
 
+    def hold(self, call: int, *, is_held: bool = True) -> None:
+        """Put a call on hold, with music: its packets go on coming."""
+        one = self._calls[call]
+        self._house.say("held", call, one.frames)
+        self._note(one, "hold" if is_held else "resume")
+
     def end(self, call: int) -> None:
-        """Hear a BYE."""
-        gone = self._calls.pop(call)
+        """Hear a BYE; what is known about the call by then stands before its end."""
+        gone = self._gone[call] = self._calls.pop(call)
         self._house.say("ending", call)
+        self._note(gone, "reason", last_word(call))
+        self._note(gone, "quality", json.dumps({"peer_lost": call, "round_trip_ms": 10 * call}))
         end = End(gone.number, self._house.clock(), UNIX_MS, EndReason.CALLER_HUNG_UP.value, 0)
         self._append(Kind.END, end.pack(), ["end", call], urgent=True)
+
+    def signal(self, call: int) -> None:
+        """Write what was said about a call that is over."""
+        record = Signalling(message_id(call), self._gone[call].number, signalling(call))
+        self._append(Kind.SIGNALLING, record.pack(), ["signalling", call])
 
     def refuse(self, number: int) -> None:
         """Refuse a call."""
@@ -209,6 +236,9 @@ class Line:
         sequence = self._committer.append(kind, payload, **how)
         if word:
             self._waiting.append(_Waiting(sequence, word))
+
+    def _note(self, one: _Call, name: str, detail: str = "") -> None:
+        self._append(Kind.EVENT, Event(one.number, self._house.clock(), name, detail).pack(), [])
 
     def _durable(self, sequence: int) -> None:
         while self._waiting and self._waiting[0].sequence <= sequence:
@@ -313,6 +343,16 @@ class House:
         content = greeting(number)
         self.change("greeting", sha256(content), lambda: _store_greeting(self.desk, "main", content))
 
+    def set_rings_and_numbers(self) -> None:
+        """Change what a mailbox is called by, and how long it rings."""
+
+        def rings() -> None:
+            self.desk.catalog.set_rings("main", 5)
+            self.desk.publish_directory()
+
+        self.change("numbers", NUMBERS, lambda: self.desk.catalog.set_numbers("main", NUMBERS))
+        self.change("rings", 5, rings)
+
     def act(self, call: int, action: Action, state: str) -> None:
         """Change the state of a message."""
         self.change(
@@ -379,21 +419,24 @@ def play(house: House) -> None:
     house.tick(2)
     line.begin(3, silent=True)
     house.set_greeting(1)
+    line.hold(2)
     house.tick(4)
     line.end(3)
     line.refuse(1)
     house.tick(3)
+    line.hold(2, is_held=False)
     house.deliver(2)
     house.tick(8)
     line.end(2)
     house.tick()
+    line.signal(2)
     house.deliver(2)
     house.act(2, Action.HEAR, "heard")
     house.tick(12)
     line.end(1)
     house.tick()
     house.deliver(3)
-    house.change("rings", 5, lambda: house.desk.catalog.set_rings("main", 5) or house.desk.publish_directory())  # type: ignore[func-returns-value]
+    house.set_rings_and_numbers()
     house.act(2, Action.DELETE, "deleted")
     line.begin(4)
     house.tick(6)
@@ -411,7 +454,9 @@ def play(house: House) -> None:
     house.act(1, Action.HEAR, "heard")
     house.tick(5)
     line.end(5)
-    house.tick(2)
+    house.tick()
+    line.signal(5)
+    house.tick()
     house.rest()
 
 
@@ -426,11 +471,12 @@ def play_briefly(house: House) -> None:
     house.line.end(1)
     house.line.refuse(1)
     house.tick(1)
+    house.line.signal(1)
     house.line.settle()
     house.deliver(2)
     house.rest()
     house.act(1, Action.HEAR, "heard")
-    house.change("rings", 5, lambda: house.desk.catalog.set_rings("main", 5) or house.desk.publish_directory())  # type: ignore[func-returns-value]
+    house.set_rings_and_numbers()
     house.line.die()
     house.start_line()
     house.line.begin(3)

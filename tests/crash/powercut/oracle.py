@@ -6,7 +6,8 @@ Theory of operation: `recover` does what a machine does when it starts: the line
 the desk opens and publishes. Then everything is read: rows, audio sample by sample, settings, the snapshot, the books. `Promises`
 is made from the words that were said before the cut. `judge` holds one against the other:
 
-- every beginning that was durable has one message; every end that was durable has all of its sound and is not cut off;
+- every beginning that was durable has one message; every end that was durable has all of its sound and is not cut off, and all that was
+  known about the call: when it was on hold, what its telephone reported, its last word; signalling that was durable is there;
 - of unfinished speech at most `LOSS_NS` are missing, counted back from the latest moment the cut can have come;
 - sound is a beginning of what that caller said, and nothing else, but for packets that the message says are missing;
 - marks, greeting, rings and password are what was confirmed last, or what was asked for since; a greeting is whole;
@@ -29,14 +30,24 @@ import numpy as np
 from aftertone.audio.flac import read_audio
 from aftertone.audio.g711 import ULAW_TO_LINEAR
 from aftertone.delivery.verify import verify
-from aftertone.errors import AftertoneError
+from aftertone.errors import AftertoneError, NotFoundError
 from aftertone.files import OS_FILES, Files
 from aftertone.journal import JournalReader
 from aftertone.model import Kind, Message
 from aftertone.roles.folder import Folder
-from aftertone.store.blobs import DirectoryBlobs
+from aftertone.store.blobs import SIGNALLING_SUFFIX, DirectoryBlobs, message_key
 from aftertone.voicemail import directory as directories
-from tests.crash.powercut.evening import FRAME_BYTES, House, Say, message_id, sha256, speech
+from tests.crash.powercut.evening import (
+    FRAME_BYTES,
+    TICK_MS,
+    House,
+    Say,
+    last_word,
+    message_id,
+    sha256,
+    signalling,
+    speech,
+)
 
 LOSS_NS: Final = 250_000_000
 CALLS: Final = range(1, 20)
@@ -55,6 +66,9 @@ class Promises:
     """Call to the moment at which each of its packets reached the machine."""
     ending: set[int] = field(default_factory=set)
     ended: set[int] = field(default_factory=set)
+    held: dict[int, list[int]] = field(default_factory=dict)
+    """Call to the packets after which it was put on hold and taken back."""
+    signalling: set[int] = field(default_factory=set)
     refused: set[int] = field(default_factory=set)
     values: dict[str, list[Any]] = field(default_factory=dict)
     """What was confirmed last, then what was asked for since."""
@@ -87,6 +101,10 @@ class Promises:
                 self.ending.add(rest[0])
             case "end":
                 self.ended.add(rest[0])
+            case "held":
+                self.held.setdefault(rest[0], []).append(rest[1])
+            case "signalling":
+                self.signalling.add(rest[0])
             case "refused":
                 self.refused.add(rest[0])
             case "wish":
@@ -108,6 +126,9 @@ class Voice:
     """Frames of sound; all of them are what that caller said, but for those that are known to be missing."""
     whole: int
     """Frames from the start up to the first that is missing."""
+    peer_lost: int | None = None
+    last_word: str = ""
+    holds: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(slots=True)
@@ -115,6 +136,7 @@ class Found:
     """What is there after recovery."""
 
     voices: dict[int, Voice] = field(default_factory=dict)
+    signalling: set[int] = field(default_factory=set)
     refused: set[int] = field(default_factory=set)
     values: dict[str, Any] = field(default_factory=dict)
     epoch: int = 0
@@ -171,11 +193,30 @@ def _look(house: House, found: Found) -> None:
             found.problems.append("a message that nobody left")
         else:
             frames, whole = _frames(call, message, blobs, found)
-            found.voices[call] = Voice(message.kind.value, message.state.value, message.cut_off, frames, whole)
+            found.voices[call] = Voice(
+                message.kind.value,
+                message.state.value,
+                message.cut_off,
+                frames,
+                whole,
+                message.peer_lost,
+                message.end_detail,
+                message.holds,
+            )
             found.values[f"state {call}"] = message.state.value
+    for call in CALLS:
+        with contextlib.suppress(NotFoundError):
+            if blobs.get(message_key(message_id(call), SIGNALLING_SUFFIX)) != signalling(call):
+                found.problems.append("signalling is not what was said")
+            found.signalling.add(call)
     found.refused = {refusal.id.int for refusal in catalog.refusals()}
     row = catalog.mailbox("main")
-    found.values |= {"rings": row.rings, "greeting": row.greeting_sha256, "password": catalog.password_hash()}
+    found.values |= {
+        "rings": row.rings,
+        "numbers": list(row.numbers) or None,
+        "greeting": row.greeting_sha256,
+        "password": catalog.password_hash(),
+    }
     if row.greeting_blob is not None and blobs.sha256(row.greeting_blob) != row.greeting_sha256:
         found.problems.append("the greeting is not whole")
     found.values["published"] = _published(folder, found)
@@ -225,6 +266,10 @@ def judge(found: Found, said: Promises, latest_ns: int | None = None) -> list[st
     ]
     for call, voice in found.voices.items():
         wrong += _judge_voice(call, voice, said, now_ns)
+    wrong += [
+        f"signalling of call {call} was durable and is gone" for call in sorted(said.signalling - found.signalling)
+    ]
+    wrong += [f"call {call} has signalling, and had no end" for call in sorted(found.signalling - said.ending)]
     wrong += [f"refusal {number} was durable and is gone" for number in said.refused - found.refused]
     if said.epochs and found.epoch <= max(said.epochs):
         wrong.append(f"epoch {found.epoch} comes again")
@@ -254,10 +299,23 @@ def _judge_voice(call: int, voice: Voice, said: Promises, now_ns: int) -> Iterab
         yield f"call {call} has {voice.whole} packets; {needed} had come 250 ms before the cut"
     elif voice.frames > len(reached):
         yield f"call {call} has more sound than was heard"
+    if call in said.ended:
+        yield from _judge_details(call, voice, said)
+    elif voice.peer_lost not in (None, call) or voice.last_word not in ("", last_word(call)):
+        yield f"call {call} knows what was never said"
     if not voice.cut_off and call not in said.ending:
         yield f"call {call} had no end, and is not said to be cut off"
     if (voice.kind == Kind.HANGUP) != (voice.frames == 0):
         yield f"call {call} with {voice.frames} packets is a {voice.kind}"
+
+
+def _judge_details(call: int, voice: Voice, said: Promises) -> Iterable[str]:
+    """Judge what stood before an end that was confirmed."""
+    if (voice.peer_lost, voice.last_word) != (call, last_word(call)):
+        yield f"call {call} was confirmed, and its last word or its quality is gone"
+    edges = [frames * TICK_MS for frames in said.held.get(call, [])]
+    if voice.holds != tuple(zip(edges[::2], edges[1::2], strict=True)):
+        yield f"call {call} was confirmed, and was on hold at {voice.holds} and not at {edges}"
 
 
 def _needed(reached_ns: Iterable[int], now_ns: int) -> int:

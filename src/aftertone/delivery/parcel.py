@@ -141,7 +141,7 @@ def wrap(
         round_trip_ms=reported.round_trip_ms,
         end_detail=_end_detail(call),
         origin=envelope.origin,
-        srtp=srtp,
+        srtp="" if unopened and assembled.undecodable else srtp,
     )
     audio = io.BytesIO()
     if message.blob:
@@ -162,9 +162,8 @@ def _or_silence(assembled: Assembled, unopened: int) -> Assembled:
 def _unopened_notes(unopened: int) -> tuple[str, ...]:
     if not unopened:
         return ()
-    return (
-        f"sound came that could not be opened, about {max(1, unopened * _PACKET_MS // 1000)} s of it: its key was not the one agreed on",
-    )
+    seconds = max(1, unopened * _PACKET_MS // 1000)
+    return (f"sound came that could not be opened, about {seconds} s of it: not encrypted as it was agreed",)
 
 
 def _kind(assembled: Assembled, detect: SpeechDetector) -> tuple[Kind, tuple[str, ...]]:

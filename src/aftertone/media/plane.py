@@ -36,9 +36,17 @@ from aftertone.media import sieve
 from aftertone.media.ear import Ear
 from aftertone.media.player import FRAME_MS, Player
 from aftertone.media.reports import LineQuality, Reports
-from aftertone.media.sockets import PORT_BITS, bind_port, make_receiver, pack_address, source_address, source_key
+from aftertone.media.sockets import (
+    PORT_BITS,
+    ROW_BYTES,
+    bind_port,
+    make_receiver,
+    pack_address,
+    source_address,
+    source_key,
+)
 from aftertone.media.table import Stream, Table
-from aftertone.media.unopened import Unopened
+from aftertone.media.unopened import Arrived, Unopened
 from aftertone.model import Codec
 from aftertone.rtp.batch import Headers, parse
 from aftertone.rtp.events import DigitDetector
@@ -321,10 +329,11 @@ class Plane:
         arrived = receiver.arrivals(filled, now_ns)
         owner = np.repeat(rows, counts)
         self.received_packets += filled
-        refused = self.table.protection.open(owner, receiver.arena, receiver.lengths)
-        for row, is_plain in self.table.protection.take_turned():
+        refused = self.table.protection.open(owner, receiver.arena, receiver.lengths, arrived)
+        for row, is_plain, held in self.table.protection.take_turned():
             if is_plain:
                 events.append(PlainSound(row))
+                self._recover(row, held)
             else:
                 # Whoever was plain was not the caller, whose place it may have taken.
                 self._latch.open(row, int(self._latch.signalled[row]))
@@ -340,7 +349,7 @@ class Plane:
         self._hear_keys(headers, owner, good, events, now_ns)
         recorded = np.flatnonzero(good & self.table.recording[owner])
         for first in range(0, recorded.size, MOST_PER_RECORD):
-            self._write(headers, owner, recorded[first : first + MOST_PER_RECORD], arrived)
+            self._write(receiver.arena, headers, owner, recorded[first : first + MOST_PER_RECORD], arrived)
         if recorded.size:
             self._ear.listen(receiver.arena, headers, owner, recorded, arrived)
         return counts
@@ -416,15 +425,31 @@ class Plane:
             if key is not None:
                 events.append(KeyPressed(row, key))
 
+    def _recover(self, row: int, held: list[Arrived]) -> None:
+        """Journal what was held back on ``row`` until it was sure that it is sound, as far as it belongs to the recording."""
+        since_ns = int(self.table.recording_since_ns[row])
+        held = [(data, at_ns) for data, at_ns in held if at_ns >= since_ns and len(data) <= ROW_BYTES]
+        if not held or not self.table.recording[row]:
+            return
+        arena = np.zeros((len(held), ROW_BYTES), np.uint8)
+        for index, (data, _) in enumerate(held):
+            arena[index, : len(data)] = np.frombuffer(data, np.uint8)
+        headers = parse(arena, np.array([len(data) for data, _ in held], np.int32))
+        owner, arrived = np.full(len(held), row), np.array([at_ns for _, at_ns in held], np.int64)
+        good = np.flatnonzero(headers.valid & self.table.accepts[row, headers.payload_type])
+        if good.size:
+            self._write(arena, headers, owner, good, arrived)
+            self._ear.listen(arena, headers, owner, good, arrived)
+
     def _write(
         self,
+        arena: npt.NDArray[np.uint8],
         headers: Headers,
         owner: npt.NDArray[np.intp],
         rows: npt.NDArray[np.intp],
         arrived: npt.NDArray[np.int64],
     ) -> None:
         start, end = headers.payload_start[rows], headers.payload_end[rows]
-        arena = self._receiver.arena
         if (start == start[0]).all() and (end == end[0]).all():
             payloads = arena[rows, start[0] : end[0]].tobytes()
         else:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from aftertone.media.unopened import PlainEar, Unopened
+from aftertone.media.unopened import Arrived, PlainEar, Unopened
 from aftertone.model import MasterKey
 from aftertone.rtp.srtp import SrtpReceiver, SrtpSender, is_rtcp
 
@@ -36,7 +36,7 @@ class _Row:
     plain: bool = False
     unopened: int = 0
 
-    def open(self, packet: bytes) -> bytes | None:
+    def open(self, packet: bytes, arrival_ns: int = 0) -> bytes | None:
         if is_rtcp(packet):
             plain = self.receiver.open_rtcp(packet)
             return plain if plain is not None or self.before is None else self.before.open_rtcp(packet)
@@ -44,11 +44,18 @@ class _Row:
         if plain is not None:
             self.ear, self.plain = None, False
             return plain
-        self.plain = self.plain or (self.ear is not None and self.ear.hear(packet))
+        self.plain = self.plain or (self.ear is not None and self.ear.hear(packet, arrival_ns))
         if self.plain:
             return packet
         self.unopened += 1
         return None
+
+    def take_held(self) -> list[Arrived]:
+        if not self.plain or self.ear is None:
+            return []
+        held, self.ear = self.ear.held, None
+        self.unopened = max(0, self.unopened - len(held))
+        return held
 
     def _open(self, packet: bytes) -> bytes | None:
         plain = self.receiver.open(packet)
@@ -68,7 +75,7 @@ class Protection:
     def __init__(self, capacity: int) -> None:
         self._rows: dict[int, _Row] = {}
         self._secure = np.zeros(capacity, dtype=np.bool_)
-        self._turned: list[tuple[int, bool]] = []
+        self._turned: list[tuple[int, bool, list[Arrived]]] = []
 
     @property
     def live(self) -> int:
@@ -112,13 +119,23 @@ class Protection:
         found = self._rows.get(row)
         return Unopened() if found is None else Unopened(found.unopened, found.plain)
 
-    def take_turned(self) -> list[tuple[int, bool]]:
-        """Return the rows whose sound turned out to be plain (True) or encrypted after all, since this was asked last."""
+    def take_turned(self) -> list[tuple[int, bool, list[Arrived]]]:
+        """Return the rows whose sound turned out to be plain (True) or encrypted after all, since this was asked last.
+
+        With those that are plain comes what was held back until that was sure.
+        """
         found, self._turned = self._turned, []
         return found
 
-    def open(self, owner: npt.NDArray[np.intp], arena: npt.NDArray[np.uint8], lengths: npt.NDArray[np.int32]) -> int:
-        """Open what came for encrypted rows: datagram i of the batch, ``lengths[i]`` bytes of ``arena[i]``, came to ``owner[i]``.
+    def open(
+        self,
+        owner: npt.NDArray[np.intp],
+        arena: npt.NDArray[np.uint8],
+        lengths: npt.NDArray[np.int32],
+        arrived: npt.NDArray[np.int64] | None = None,
+    ) -> int:
+        """Open what came for encrypted rows: datagram i of the batch, ``lengths[i]`` bytes of ``arena[i]``, came to ``owner[i]``
+        at ``arrived[i]``.
 
         Arena (contiguous) and lengths are changed in place. Returns how many were refused; their length is 0.
         """
@@ -130,13 +147,14 @@ class Protection:
         rows, view, width = self._rows, arena.data.cast("B"), arena.shape[1]
         opened = []
         refused = 0
-        columns = (indices.tolist(), owner[indices].tolist(), lengths[indices].tolist())
-        for index, row, length in zip(*columns, strict=True):
+        times = [0] * len(indices) if arrived is None else arrived[indices].tolist()
+        columns = (indices.tolist(), owner[indices].tolist(), lengths[indices].tolist(), times)
+        for index, row, length, arrival_ns in zip(*columns, strict=True):
             start, found = index * width, rows[row]
             was_plain = found.plain
-            plain = found.open(bytes(view[start : start + length]))
+            plain = found.open(bytes(view[start : start + length]), arrival_ns)
             if found.plain is not was_plain:
-                self._turned.append((row, found.plain))
+                self._turned.append((row, found.plain, found.take_held()))
             if plain is None:
                 refused += 1
                 opened.append(0)

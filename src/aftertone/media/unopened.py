@@ -7,7 +7,7 @@ What came is counted, so that the message can say so. Where encryption was only 
 "optional"), plain sound is taken all the same once ``CONVINCING`` packets in a row were plain and none was authentic before: a message is worth
 more than a promise that its sender does not keep. The header of an encrypted packet is as readable as that of a plain one, so the
 payload tells: an authentication tag of 4, 10 or 16 bytes makes the length of G.711 or G.722 no multiple of five milliseconds, and
-an encrypted Opus packet begins with another byte each time. Whoever wanted to slip sound in would have to come before the
+an encrypted Opus packet begins with another byte each time. Those that convinced are held back meanwhile, so that none is lost. Whoever wanted to slip sound in would have to come before the
 first authentic packet of a call whose sender sends none, and the message says that it was not encrypted.
 """
 
@@ -25,6 +25,10 @@ _STEP: Final = 40
 _FIRST_DYNAMIC: Final = 96
 
 
+Arrived = tuple[bytes, int]
+"""A datagram, and when it came, in monotonic nanoseconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unopened:
     """What came of one recording's sound that no key opened."""
@@ -37,16 +41,17 @@ class Unopened:
 class PlainEar:
     """Hears the packets of one call that no key opens, in order, until it is sure that they are plain."""
 
-    __slots__ = ("_count", "_last")
+    __slots__ = ("_last", "held")
 
     def __init__(self) -> None:
-        self._count = 0
         self._last: tuple[bytes, int, int] | None = None
+        self.held: list[Arrived] = []
+        """The packets that may be plain, fewer than ``CONVINCING``."""
 
-    def hear(self, packet: bytes) -> bool:
-        """Take one in; True when it is sure. Never raises, whatever the bytes."""
+    def hear(self, packet: bytes, arrival_ns: int = 0) -> bool:
+        """Take one in; True when it is sure, and then it is not held. Never raises, whatever the bytes."""
         if len(packet) < 12 or packet[0] & 0xF0 != 0x80:
-            self._count = 0
+            self.held = []
             return False
         kind, payload = packet[1] & 0x7F, packet[12 + 4 * (packet[0] & 0x0F) :]
         if len(payload) < _SHORTEST:
@@ -54,8 +59,11 @@ class PlainEar:
         # The first byte of an Opus packet says how it is coded, which seldom changes.
         sign = (packet[8:12], kind, payload[0] if kind >= _FIRST_DYNAMIC else 0)
         if kind < _FIRST_DYNAMIC and len(payload) % _STEP:
-            self._count = 0
+            self.held = []
             return False
-        self._count = self._count + 1 if sign == self._last else 1
-        self._last = sign
-        return self._count >= CONVINCING
+        if sign != self._last:
+            self.held, self._last = [], sign
+        if len(self.held) >= CONVINCING - 1:
+            return True
+        self.held.append((packet, arrival_ns))
+        return False

@@ -73,6 +73,7 @@ def test_a_caller_whom_no_key_opened_left_a_message_that_says_so() -> None:
     parcel = wrap(call, replace(an_envelope(), srtp=CM), call.packets.load(1))
     assert parcel.message.kind is Kind.MESSAGE
     assert parcel.message.duration_ms == 10_000
+    assert parcel.message.srtp == "", "nobody knows"
     assert any("about 10 s" in note for note in parcel.message.notes)
     samples, rate_hz = read_audio(parcel.audio)
     assert (len(samples), rate_hz) == (80_000, 8_000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -214,8 +215,27 @@ def test_plain_sound_is_recorded_where_keys_are_not_required(bench: Bench, peer:
         peer.sendto(packet(number), ("127.0.0.1", port))
     arrive(bench, row)
     assert bench.ticks(planes.STRIPES) == [PlainSound(row), Latched(row, peer.getsockname())]
-    assert len(bench.payloads()) == 11
-    assert bench.plane.unopened(row) == Unopened(CONVINCING - 1, plain=True)
+    assert len(bench.payloads()) == CONVINCING + 10, "what convinced is not lost"
+    batches = [unpack_batch(batch) for batch in bench.batches]
+    assert np.concatenate([batch.sequence for batch in batches]).tolist() == list(range(CONVINCING + 10))
+    arrivals_ns = np.concatenate([batch.arrival_ns for batch in batches])
+    assert (np.diff(arrivals_ns) >= 0).all() and arrivals_ns[0] > 0
+    assert bench.plane.unopened(row) == Unopened(0, plain=True)
+
+
+def test_what_came_before_the_recording_is_not_in_it_although_it_turns_out_to_be_plain(
+    bench: Bench, peer: socket.socket
+) -> None:
+    row, port = bench.plane.lease()
+    bench.plane.agree(row, replace(secured(peer), plain_is_taken=True))
+    for first, last in ((0, 10), (10, CONVINCING + 1)):
+        for number in range(first, last):
+            peer.sendto(packet(number), ("127.0.0.1", port))
+        arrive(bench, row)
+        bench.ticks(planes.STRIPES)
+        if not first:
+            bench.plane.record(row, 42, time.monotonic_ns())
+    assert len(bench.payloads()) == CONVINCING + 1 - 10
 
 
 def test_plain_sound_is_counted_and_not_recorded_where_keys_are_required(bench: Bench, peer: socket.socket) -> None:

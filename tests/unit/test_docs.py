@@ -174,7 +174,7 @@ def test_the_changelog_has_this_version() -> None:
 def test_decisions_have_a_number_each_are_complete_and_in_the_index() -> None:
     index = read("docs", "README.md")
     numbers = [path.name[:4] for path in DECISIONS]
-    assert len(numbers) == len(set(numbers))
+    assert numbers == [f"{number:04}" for number in range(1, len(numbers) + 1)]
     for path in DECISIONS:
         text = path.read_text(encoding="utf-8")
         assert text.startswith(f"# {path.name[:4]} ")

@@ -174,6 +174,8 @@ class Reports:
         if self._turn:
             return
         for row in self._fresh:
+            if not self._known[row]:
+                continue  # over before the first tick
             self._began_ns[row] = now_ns - _EPOCH_NS
             self._due_ns[row] = now_ns + self._pause_ns(is_first=True)
         self._fresh.clear()

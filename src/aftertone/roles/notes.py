@@ -5,6 +5,7 @@ Owns: writing them without ever raising, and the limit on refusals. Refuses to k
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -47,11 +48,11 @@ class Notes:
 
     def event(self, event: Event) -> None:
         """Note that something happened in a call."""
-        self._append(Kind.EVENT, event.pack())
+        self._append(Kind.EVENT, event.pack)
 
     def signalling(self, signalling: Signalling) -> None:
         """Note what was said about a call on the wire."""
-        self._append(Kind.SIGNALLING, signalling.pack())
+        self._append(Kind.SIGNALLING, signalling.pack)
 
     def refusal(self, status: int, reason: str, caller: Caller, request_uri: str) -> bool:
         """Note a refused call for the owner, up to ``REFUSALS_A_MINUTE``; False beyond."""
@@ -71,12 +72,13 @@ class Notes:
         now = self._clock.now()
         refusal_id = self._clock.mint(now, self._entropy(10))
         uri = uri_text(request_uri)[:MAX_URI]
-        self._append(Kind.REFUSED, Refused(refusal_id, now.unix_ms, status, reason[:MAX_REASON], caller, uri).pack())
+        self._append(Kind.REFUSED, Refused(refusal_id, now.unix_ms, status, reason[:MAX_REASON], caller, uri).pack)
 
-    def _append(self, kind: Kind, payload: bytes) -> None:
+    def _append(self, kind: Kind, pack: Callable[[], bytes]) -> None:
         try:
-            self._journal.append(kind, payload)
-        except AftertoneError as error:
+            self._journal.append(kind, pack())
+        except (AftertoneError, ValueError, struct.error) as error:
+            # The latter two: too long for a record, or text that is none. What follows a note is often the end of a call.
             self._logger.warning("a note was not journalled", kind=kind.name, error=str(error))
 
 

@@ -631,8 +631,11 @@ class Switchboard:
             peer=live.envelope.peer,
         )
 
-    def _note_unopened(self, live: Live, now_ns: int, *, heard: bool) -> None:
-        """Note what no key opened: an empty recording must say that somebody spoke."""
+    def _note_what_is_known(self, live: Live, now_ns: int, *, heard: bool) -> None:
+        """Note how good the line was, and what no key opened: an empty recording must say that somebody spoke."""
+        quality = quality_event(live.number, now_ns, self.plane.quality(live.row))
+        if quality is not None:
+            self._notes.event(quality)
         unopened = self.plane.unopened(live.row)
         if unopened.plain:
             self._note_plain(live)
@@ -667,10 +670,11 @@ class Switchboard:
             (last_sound_ns or since_ns) if trailing else 0,
         )
         self.counters[f"ended_{reason.value}"] += 1
-        quality = quality_event(live.number, now_ns, self.plane.quality(live.row))
-        if quality is not None:
-            self._notes.event(quality)
-        self._note_unopened(live, now_ns, heard=last_sound_ns > 0)
+        try:
+            self._note_what_is_known(live, now_ns, heard=last_sound_ns > 0)
+        except Exception:
+            # It is good to have, and the end is a promise.
+            self._logger.exception("what is known of a call could not be noted", message=str(live.envelope.id))
         try:
             sequence = self._journal.append(Kind.END, end.pack(), urgent=True)
         except AftertoneError as error:

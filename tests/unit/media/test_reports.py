@@ -6,6 +6,7 @@ import select
 import socket
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -339,6 +340,15 @@ def test_a_call_that_never_spoke_says_no_goodbye(bench: Bench, peer: Peer) -> No
     row, _ = start(bench, peer)
     bench.plane.release(row)
     assert not drain(peer[1])
+
+
+def test_a_call_that_was_over_before_the_first_tick_is_never_due(bench: Bench, peer: Peer) -> None:
+    row, _ = start(bench, peer)
+    other, _ = start(bench, peer)
+    bench.plane.release(row)
+    bench.ticks(TURN_TICKS)
+    due_ns = bench.plane.reports._due_ns
+    assert due_ns[row] == np.iinfo(np.int64).max > due_ns[other]
 
 
 def test_a_row_knows_nothing_of_the_call_before(bench: Bench, peer: Peer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aftertone.config.sip import Account
-from aftertone.journal.record import Kind
+from aftertone.journal.record import Event, Kind
 from aftertone.media.plane import KeyPressed, Played
 from aftertone.model import EndReason
 from aftertone.roles import early
@@ -351,3 +351,26 @@ def test_a_call_that_came_by_an_account_has_its_login_and_no_other_has(account: 
     world.agent_switch.receive(request(uri="sip:main@192.0.2.1"))
     (dialog,) = world.agent_switch.agent._core.dialogs.values()
     assert (dialog.proof is not None, asked) == ((True, ["home"]) if account else (False, []))
+
+
+def test_what_is_good_to_know_never_keeps_the_end_from_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    caller, _ = world.recording()
+
+    def broken(_: int) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(world.sound, "quality", broken)
+    bye = caller.hang_up()
+    world.sync()
+    assert world.switch.answers[bye] == [200]
+    assert len(world.journal.ends) == 1
+
+
+def test_a_note_that_fits_into_no_record_is_a_line_in_the_log() -> None:
+    world = World()
+    _, row = world.recording()
+    world.board._notes.event(Event(row, 1, "reason", "x" * 70_000))
+    world.board._notes.event(Event(row, 1, "reason", "\udc80"))
+    assert world.journal.events == []
+    assert sum(entry["event"] == "a note was not journalled" for entry in world.log.entries) == 2

@@ -6,8 +6,10 @@ forwards what nobody answers, and passes the lamps' SUBSCRIBE and NOTIFY on.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -27,6 +29,7 @@ from tests.support.kamailio import REALM
 from tests.support.linphone import Linphone, linphone
 from tests.support.machine import Machine, free_port, speech, wait_until
 from tests.support.pbx import HOST, PASSWORD, Pbx, pbx
+from tests.support.peers import missing
 from tests.support.phone import SmallPhone
 
 SETTINGS: Final = """\
@@ -99,6 +102,10 @@ class House:
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """What every test expects besides its own is asked when all are over: nothing was raised inside, the books balance."""
+    for family, host in ((socket.AF_INET6, "::1"), (socket.AF_INET, HOST)):
+        with socket.socket(family) as probe:
+            if probe.connect_ex((host, 9)) == errno.EADDRNOTAVAIL:
+                missing(f"this machine has no address {host}")
     folder = tmp_path_factory.mktemp("house")
     certificate = Authority(folder).issue("pbx", [HOST, "::1"])
     sip_port, tls_port = free_port(), free_port()

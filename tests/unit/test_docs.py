@@ -225,6 +225,21 @@ def test_every_metric_is_explained_and_no_other() -> None:
         assert f"`{reason.value}`" in part
 
 
+def test_what_the_pages_say_an_account_says_is_what_it_says() -> None:
+    """``*failing: fritz.box has no address*``: names, addresses and what stands for them aside, the words are the code's."""
+    sources = "".join(path.read_text(encoding="utf-8") for path in SOURCES.rglob("*.py"))
+    quoted = [
+        (page.name, words)
+        for page in (ROOT / "docs" / "connect").glob("*.md")
+        for cell in re.findall(r"^\| (\*failing: .*?\*) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+        for words in re.findall(r"\*(?:failing: )?(.*?)\*", cell)
+    ]
+    assert len(quoted) > 5
+    for page, words in quoted:
+        plain = re.sub(r"\.\.\.|\bfritz\.box\b", "", words).strip()
+        assert plain and plain in sources, f"{page}: nothing says {words!r}"
+
+
 def test_the_figures_in_the_text_are_those_of_the_code() -> None:
     settings = config.Settings()
     readme = read("README.md")

@@ -256,6 +256,13 @@ def test_nothing_is_cut_off_at_any_width(desk: Desk, visit: Any) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_a_number_is_readable_on_a_phone_also_where_there_is_one_mailbox(desk: Desk, visit: Any) -> None:
+    desk.world.deliver(name="", number="+4930555012345")
+    page = visit(width=360, height=700)
+    sign_in(page, desk)
+    assert page.locator(".who").evaluate_all("all => all.every(one => one.scrollWidth <= one.clientWidth)")
+
+
 def test_pictures(desk: Desk, visit: Any, tmp_path: Path) -> None:
     """The pages in both themes and widths; with AFTERTONE_PICTURES=1 the pictures are those of the documents."""
     pictures = PICTURES if os.environ.get("AFTERTONE_PICTURES") == "1" else tmp_path

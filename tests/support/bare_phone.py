@@ -63,6 +63,8 @@ class Phone:
     mux: bool = False
     missed: int = 0
     """Packets of the machine that it claims to have lost."""
+    reads_reports: bool = True
+    """False where they come encrypted, which it does not understand."""
     pause_s: float = 1.5
     """From the first packet of the machine until it speaks: greeting and beep."""
     heard: list[Heard] = field(default_factory=list)
@@ -165,7 +167,8 @@ class Phone:
                 data, now_s = sock.recv(2000), time.monotonic()
                 if 192 <= data[1] <= 223:
                     assert (sock is self._sound) == self.mux
-                    self._answer(read(data), now_s)
+                    if self.reads_reports:
+                        self._answer(read(data), now_s)
                     continue
                 _, second, sequence, timestamp, _ = struct.unpack_from("!BBHII", data)
                 self.heard.append(Heard(now_s, second & 0x7F, second >= 128, sequence, timestamp, data[12:]))

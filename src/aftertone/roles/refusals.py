@@ -31,6 +31,7 @@ from aftertone.roles.secrecy import Secrecies
 from aftertone.roles.terms import stream_of
 from aftertone.sdp import negotiation
 from aftertone.sdp.description import SdpError
+from aftertone.sdp.negotiation import MediaPlan
 from aftertone.sip import events as sip
 
 RETRY_AFTER_S: Final = 60
@@ -101,19 +102,24 @@ class Refusals:
         self._answer(event.transaction_id, status, retry_after_s, headers)
 
     def aloud(
-        self, event: sip.IncomingCall, error: AftertoneError, host: str, leased: tuple[int, int] | None = None
+        self,
+        event: sip.IncomingCall,
+        error: AftertoneError,
+        host: str,
+        leased: tuple[int, int] | None = None,
+        agreed: MediaPlan | None = None,
     ) -> None:
         """Say why, if there is a way, then answer with the status of ``error``.
 
         ``host``: the address that our descriptions name. ``leased``: row and port of a call that was ringing; they are this
-        object's from now on, and are given back in any case.
+        object's from now on, and are given back in any case. ``agreed``: what its peer was told about the sound already.
         """
         self._note(event, error.sip_status, str(error))
         spoken = False
         if event.request.body and len(self._told) < ALOUD_AT_ONCE:
             try:
                 leased = leased or self._plane.lease()
-                self._speak(event, error.sip_status, host, *leased)
+                self._speak(event, error.sip_status, host, *leased, agreed)
                 spoken = True
             except (BusyError, SdpError) as fault:
                 self._logger.debug("a refused call is not told why", why=str(fault))
@@ -125,32 +131,38 @@ class Refusals:
                 self._plane.release(leased[0])
             self._answer(event.transaction_id, error.sip_status, RETRY_AFTER_S)
 
-    def _speak(self, event: sip.IncomingCall, status: int, host: str, row: int, port: int) -> None:
+    def _speak(
+        self, event: sip.IncomingCall, status: int, host: str, row: int, port: int, agreed: MediaPlan | None
+    ) -> None:
         """Begin to say why.
 
         Raises SdpError when there is nothing that both sides speak, or nobody who listens; BusyError beyond `TO_ONE_ADDRESS`.
         """
-        session_id = int.from_bytes(self._entropy(7), "big")
-        body, plan = negotiation.answer(
-            event.request.body,
-            local_host=host,
-            local_port=port,
-            session_id=session_id,
-            version=1,
-            secrecy=self._secrecies.wanted(),
-        )
+        body, plan = (b"", agreed) if agreed is not None else self._describe(event, host, port)
         if plan.direction not in ("sendrecv", "sendonly"):
             raise SdpError("the caller does not want to hear anything")
         address = "" if plan.remote is None else plan.remote[0]
         if address and sum(told.address == address for told in self._told.values()) >= TO_ONE_ADDRESS:
             raise BusyError(f"{TO_ONE_ADDRESS} callers at {address} are being told already")
         track = self._clips.track(REFUSED, "", plan.codec, plan.ptime_ms)
-        self._endpoint.respond(event.transaction_id, 183, body=body, content_type=SDP_TYPE)
-        self._plane.agree(row, stream_of(plan))
+        if body:
+            # Who heard our description before has one answer to the offer, and ignores a second (RFC 3261 section 13.2.1).
+            self._endpoint.respond(event.transaction_id, 183, body=body, content_type=SDP_TYPE)
+            self._plane.agree(row, stream_of(plan))
         self._plane.play(row, track.packets, track.packet_ms)
         timer = self._loop.call_later(track.seconds + PATIENCE_S, self._finish, event.transaction_id)
         self._told[event.transaction_id] = self._rows[row] = Told(event, row, status, address, timer)
         self._counters["refused_aloud"] += 1
+
+    def _describe(self, event: sip.IncomingCall, host: str, port: int) -> tuple[bytes, MediaPlan]:
+        return negotiation.answer(
+            event.request.body,
+            local_host=host,
+            local_port=port,
+            session_id=int.from_bytes(self._entropy(7), "big"),
+            version=1,
+            secrecy=self._secrecies.wanted(),
+        )
 
     def played(self, row: int) -> None:
         """The clip on this row has been played: if it was ours, the caller gets the status."""

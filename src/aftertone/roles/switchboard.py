@@ -428,7 +428,8 @@ class Switchboard:
     def _refuse_ringing(self, ringing: Ringing, error: AftertoneError) -> None:
         event = ringing.event
         self._stop_ringing(event.transaction_id)
-        self.refusals.aloud(event, error, self._host(event.flow), (ringing.row, ringing.port))
+        agreed = ringing.media.plan if ringing.media is not None else None
+        self.refusals.aloud(event, error, self._host(event.flow), (ringing.row, ringing.port), agreed)
 
     def _on_confirmed(self, dialog: sip.DialogId, body: bytes) -> None:
         live = self._live.get(dialog)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aftertone.config.sip import Account
+from aftertone.errors import StorageFullError
 from aftertone.journal.record import Event, Kind
 from aftertone.media.plane import KeyPressed, Played
 from aftertone.model import EndReason
@@ -220,6 +221,23 @@ def test_a_skipped_early_greeting_that_plays_until_the_ack_may_change_its_codec(
     world.hear(KeyPressed(0, "#"))
     assert world.switch.answers[caller.offer(OTHER_SDP, method="UPDATE")] == [200]
     assert world.sound.plays[0][0].startswith(b"greeting main PCMA")
+
+
+def test_a_disk_that_fills_up_during_an_early_greeting_is_told_on_what_was_agreed() -> None:
+    """One offer has one answer: a second description, perhaps with other keys, would not be heard."""
+    world = World(early_media=True)
+    caller = world.invite()
+    world.loop.advance(15)
+    described = world.switch.bodies[caller.transaction]
+    world.blocked = StorageFullError("no room")
+    world.hear(Played(0))
+    assert caller.answers == [180, 183]
+    assert world.switch.bodies[caller.transaction] == described
+    assert world.sound.plays[0][0].startswith(b"storage_refused")
+    assert len(world.sound.streams[0]) == 1
+    world.hear(Played(0))
+    assert caller.answers == [180, 183, 480]
+    world.rest()
 
 
 def test_a_caller_who_only_listens_leaves_nothing() -> None:

@@ -57,7 +57,7 @@ LINPHONES: Final = {"udp": "", "tcp": "", "tls": "AES_CM_128_HMAC_SHA1_80"}
 LINPHONE_TOLERANCE_MS: Final = 60
 SHOWN_WITHIN_S: Final = 5.0
 RINGS_S: Final = 2.0
-BOXES: Final = {"200": 0, "201": 0, "202": 0, "203": 0, "patient": 20}
+BOXES: Final = {"200": 0, "201": 0, "202": 0, "203": 0, "204": 0, "patient": 20}
 """Mailboxes besides ``main``, and how often they ring."""
 
 
@@ -298,18 +298,23 @@ def shows(phone: Baresip | Linphone, waiting: str, counts: str) -> None:
     )
 
 
-def test_a_phone_subscribes_through_the_proxy(house: House, tmp_path: Path) -> None:
-    """Kamailio asks for the login, and sends the subscription on as its trunk; the page's own lines do it."""
-    server = house.pbx.where("udp", HOST)
-    with softphone(tmp_path / "phone", said(), user="202", server=server, secret=PASSWORD, more="mwi=yes") as phone:
+@pytest.mark.parametrize(("transport", "user"), [("udp", "202"), ("tls", "204")])
+def test_a_phone_subscribes_through_the_proxy(house: House, tmp_path: Path, transport: str, user: str) -> None:
+    """Kamailio asks for the login, and sends the subscription on as its trunk; the page's own lines do it.
+
+    A phone behind TLS is told over the connection that it made.
+    """
+    server = house.pbx.where(transport, HOST)
+    more = f'outbound="sip:{server}";mwi=yes'
+    with softphone(tmp_path / "phone", said(), user=user, server=server, secret=PASSWORD, more=more) as phone:
         phone.wait_for("Messages-Waiting: no", 10)
-        message_id = house.leave("202", "for-the-lamp-202")
+        message_id = house.leave(user, f"for-the-lamp-{user}")
         shows(phone, "yes", "1/0")
         house.machine.run("message", "heard", message_id)
         shows(phone, "no", "0/1")
-        phone.quit()
-        assert house.pbx.said("RELAYED", "SUBSCRIBE of 202")
-        assert house.pbx.said("INSIDE", "NOTIFY of 202"), "the proxy stays in a subscription"
+        assert house.pbx.said("RELAYED", f"SUBSCRIBE of {user}")
+        assert house.pbx.said("INSIDE", f"NOTIFY of {user}"), "the proxy stays in a subscription"
+        assert f"Via: SIP/2.0/{transport.upper()}" in phone.output()
 
 
 def test_a_phone_may_not_subscribe_to_the_lamp_of_another(house: House) -> None:

@@ -57,6 +57,8 @@ request_route {{
     if (is_method("INVITE|SUBSCRIBE")) {{
         if (!pv_proxy_authenticate("{realm}", "{password}", "0")) {{ proxy_challenge("{realm}", "1"); exit; }}
     }}
+    remove_hf("Route");
+    if ($proto == "tls") set_contact_alias();
 {subscribe}
     consume_credentials();
     record_route();

@@ -124,7 +124,7 @@ class Latched:
 
 @dataclass(frozen=True, slots=True)
 class PlainSound:
-    """The peer agreed on keys and sends plain sound; it is taken from now on."""
+    """The peer agreed on keys and sends plain sound; this recording takes it from now on."""
 
     row: int
 
@@ -331,9 +331,12 @@ class Plane:
         self.received_packets += filled
         refused = self.table.protection.open(owner, receiver.arena, receiver.lengths, arrived)
         for row, is_plain, held in self.table.protection.take_turned():
-            if is_plain:
+            if is_plain and self.table.recording[row]:
                 events.append(PlainSound(row))
                 self._recover(row, held)
+            elif is_plain:
+                # Before the beep it may be what is left of an earlier call on this port; `unopened` tells when that matters.
+                continue
             else:
                 # Whoever was plain was not the caller, whose place it may have taken.
                 self._latch.open(row, int(self._latch.signalled[row]))
@@ -428,8 +431,8 @@ class Plane:
     def _recover(self, row: int, held: list[Arrived]) -> None:
         """Journal what was held back on ``row`` until it was sure that it is sound, as far as it belongs to the recording."""
         since_ns = int(self.table.recording_since_ns[row])
-        held = [(data, at_ns) for data, at_ns in held if at_ns >= since_ns and len(data) <= ROW_BYTES]
-        if not held or not self.table.recording[row]:
+        held = [(data, at_ns) for data, at_ns in held if at_ns >= since_ns]
+        if not held:
             return
         arena = np.zeros((len(held), ROW_BYTES), np.uint8)
         for index, (data, _) in enumerate(held):

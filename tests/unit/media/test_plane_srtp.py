@@ -238,6 +238,26 @@ def test_what_came_before_the_recording_is_not_in_it_although_it_turns_out_to_be
     assert len(bench.payloads()) == CONVINCING + 1 - 10
 
 
+def test_plain_sound_before_the_recording_says_nothing_if_the_caller_encrypts_after_all(
+    bench: Bench, peer: socket.socket
+) -> None:
+    """It may be what is left of an earlier call on this port."""
+    row, port = bench.plane.lease()
+    bench.plane.agree(row, replace(secured(peer), plain_is_taken=True))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        for number in range(CONVINCING + 3):
+            stranger.sendto(packet(number), ("127.0.0.1", port))
+        arrive(bench, row)
+        assert bench.ticks(planes.STRIPES) == [Latched(row, stranger.getsockname())]
+    assert bench.plane.unopened(row).plain
+    peer.sendto(SrtpSender(key(2)).protect(packet(1)), ("127.0.0.1", port))
+    arrive(bench, row)
+    assert bench.ticks(planes.STRIPES) == [Latched(row, peer.getsockname())]
+    bench.plane.record(row, 42, bench.now_ns)
+    assert bench.plane.unopened(row) == Unopened()
+
+
 def test_plain_sound_is_counted_and_not_recorded_where_keys_are_required(bench: Bench, peer: socket.socket) -> None:
     row, port = start(bench, secured(peer))
     for number in range(CONVINCING + 10):

@@ -12,11 +12,14 @@ that play sound are skipped, with that reason.
 
 from __future__ import annotations
 
-import itertools
+import contextlib
+import fcntl
 import os
 import socket
 import struct
 import subprocess
+import tempfile
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +43,7 @@ FRAME_TICKS: Final = 160
 KEY_TYPE: Final = 101
 """The number of telephone-event in our scenarios' descriptions."""
 
-_media_ports: Final = itertools.cycle(range(20_000, 23_900, 100))
+MEDIA_PORTS: Final = range(20_000, 23_900, 100)
 """A hundred ports for each sipp (four a call), below those that the machine is given in tests."""
 
 TimedPacket = tuple[int, bytes]
@@ -54,6 +57,7 @@ class Sipp:
     name: str
     process: subprocess.Popen[bytes]
     folder: Path
+    ports: Ports
 
     def finish(self, within_s: float = WITHIN_S) -> None:
         """Wait until all its calls went as the scenario says; else fail with what sipp complained about."""
@@ -63,11 +67,34 @@ class Sipp:
             self.process.kill()
             self.process.wait()
             status = -1
+        self.ports.give_back()
         assert status == 0, f"sipp {self.name} ended with {status}\n{self._story()}"
 
     def _story(self) -> str:
         parts = [self.folder / f"{self.name}.{kind}" for kind in ("errors", "messages", "out")]
         return "\n".join(f"--- {p.name}\n{p.read_text(errors='replace')[-6000:]}" for p in parts if p.exists())
+
+
+class Ports:
+    """The media ports of one sipp: nobody else's in this process or another, until the object is gone.
+
+    A lock says so, because sipp binds them some time after we looked, and takes no other than it was given.
+    """
+
+    def __init__(self) -> None:
+        for first in MEDIA_PORTS:
+            lock = os.open(f"{tempfile.gettempdir()}/sipp-{os.getuid()}-{first}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+            self.give_back = weakref.finalize(self, os.close, lock)
+            """Lets others have them."""
+            with contextlib.suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for port in (first, first + 2):
+                    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                        probe.bind(("127.0.0.1", port))
+                self.first = first
+                return
+            self.give_back()
+        raise AssertionError("every port for the media of sipp is in use")
 
 
 def start_sipp(
@@ -86,7 +113,8 @@ def start_sipp(
     """
     require("sipp")
     limits = ("-m", calls, "-l", calls, "-r", calls, "-rp", "200", "-timeout", f"{WITHIN_S}s", "-timeout_error")
-    places = ("-i", "127.0.0.1", "-p", free_port(), "-cp", free_port(), "-mi", "127.0.0.1", "-mp", next(_media_ports))
+    ports = Ports()
+    places = ("-i", "127.0.0.1", "-p", free_port(), "-cp", free_port(), "-mi", "127.0.0.1", "-mp", ports.first)
     errors = ("-trace_err", "-error_file", folder / f"{caller}.errors")
     messages = ("-trace_msg", "-message_file", folder / f"{caller}.messages")
     script = ("-sf", SCENARIOS / f"{scenario}.xml", "-s", user, "-key", "caller", caller, "-nostdin")
@@ -96,14 +124,15 @@ def start_sipp(
         process = subprocess.Popen(
             command, cwd=folder, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "TERM": "dumb"}
         )
-    return Sipp(caller, process, folder)
+    return Sipp(caller, process, folder, ports)
 
 
 def start_phone(folder: Path, scenario: str, port: int) -> Sipp:
     """Start a phone that is called once on ``port``, as a scenario in tests/interop/sipp says."""
     require("sipp")
     limits = ("-m", 1, "-timeout", f"{WITHIN_S}s", "-timeout_error", "-nostdin")
-    places = ("-i", "127.0.0.1", "-p", port, "-cp", free_port(), "-mi", "127.0.0.1", "-mp", next(_media_ports))
+    ports = Ports()
+    places = ("-i", "127.0.0.1", "-p", port, "-cp", free_port(), "-mi", "127.0.0.1", "-mp", ports.first)
     errors = ("-trace_err", "-error_file", folder / f"{scenario}.errors")
     messages = ("-trace_msg", "-message_file", folder / f"{scenario}.messages")
     arguments = ("-sf", SCENARIOS / f"{scenario}.xml", *limits, *places, *errors, *messages)
@@ -115,7 +144,7 @@ def start_phone(folder: Path, scenario: str, port: int) -> Sipp:
             stderr=subprocess.STDOUT,
             env={**os.environ, "TERM": "dumb"},
         )
-    return Sipp(scenario, process, folder)
+    return Sipp(scenario, process, folder, ports)
 
 
 def require_raw_sockets() -> None:

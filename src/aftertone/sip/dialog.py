@@ -177,7 +177,8 @@ class Dialog:
 
         ``said`` and ``flow``: of that request.
         """
-        return self.proof is not None and self.proof.mends(response, said, flow, self.target)
+        # Behind a proxy the end may be anybody, whatever it says of its place.
+        return self.proof is not None and self.proof.mends(response, said, flow, "" if self.routes else self.target)
 
     def next_flow(self) -> Flow:
         """Return where requests inside the dialog go: for a call of ours the first route or the target, if it says."""

@@ -3,14 +3,14 @@
 Owns: whether such a challenge is answered at all, and the credentials of one dialog. Refuses to know: requests and when they are sent
 again (``client``, ``own_offers``), and which account a call came by (the application says that).
 
-Specification: RFC 3261 sections 22.2 and 22.3; RFC 7616 sections 5.3 to 5.8 (what an answer gives away).
+Specification: RFC 3261 sections 22.2 and 22.3; RFC 7616 sections 5.9 to 5.11 (what an answer gives away).
 
 Theory of operation: an answer to a challenge lets its reader guess at the password in peace, and in a call the other side may be
 anybody. So a proof is given only when the application vouches for who asks: the next hop for a 407, which is a proxy's word, and
-the place that the other side named as its own (Contact) for a 401, which is the word of the end. It answers only what the registrar
-has asked for as well, no weaker (``DigestClient.for_dialog``). Each dialog learns for itself: a challenge that somebody made
-up changes nothing for the registration or for other calls. What was learned authorises later requests before anybody asks, on the
-same condition. A refused answer is the end of it: the dialog answers no more.
+the place that the other side named as its own (Contact), with no proxy before it, for a 401, which is the word of the end. It
+answers only what the registrar has asked for as well, no weaker (``DigestClient.for_dialog``). Each dialog learns for itself: a
+challenge that somebody made up changes nothing for the registration or for other calls. What was learned authorises later requests
+before anybody asks, on the same condition. A refused answer is the end of it: the dialog answers no more.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Proof:
     def mends(self, response: Response, said: Fields, flow: Flow, target: str) -> bool:
         """Take the answer to a request; return whether it is a challenge and the request may pass when it is sent again.
 
-        ``said``: what ``fields`` returned for it. ``flow``: where it went. ``target``: URI of the other side.
+        ``said``: what ``fields`` returned for it. ``flow``: where it went. ``target``: URI of the other side, empty behind proxies.
         """
         if response.status not in (401, 407):
             self._in_a_row = 0

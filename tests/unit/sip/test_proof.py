@@ -206,6 +206,17 @@ def test_the_far_end_is_not_answered_when_a_proxy_lets_its_challenge_through() -
     assert (messages, events) == ([], [ByeFinished(dialog, 401)])
 
 
+def test_an_end_behind_a_proxy_is_not_answered_wherever_it_says_it_is() -> None:
+    """A customer of the same provider may well name the provider's address as his own."""
+    subject, dialog, _ = called("Record-Route: <sip:192.0.2.7:5062;lr>")
+    subject.log_in(dialog, login())
+    messages, events = refused(subject, bye(subject, dialog), Proxy(status=401))
+    assert (messages, events) == ([], [ByeFinished(dialog, 401)])
+    subject, dialog, _ = called("Record-Route: <sip:192.0.2.7:5062;lr>")
+    subject.log_in(dialog, login())
+    assert len(refused(subject, bye(subject, dialog), Proxy())[0]) == 1, "the proxy itself is"
+
+
 def test_what_was_learned_is_said_to_nobody_else() -> None:
     """Whoever moves the call to another address gets our requests and no login with them."""
     proxy = Proxy()

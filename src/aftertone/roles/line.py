@@ -42,6 +42,7 @@ from aftertone.net.endpoint import SipEndpoint
 from aftertone.net.resolver import Resolver
 from aftertone.roles import attackers, storage
 from aftertone.roles.accounts import Accounts
+from aftertone.roles.clerk import Clerk
 from aftertone.roles.clips import Clips
 from aftertone.roles.clock import LineClock
 from aftertone.roles.counts import read_counts
@@ -102,7 +103,8 @@ class Line:
         )
         self._not_open: StorageError | None = StorageError("the journal is not open yet")
         self._recorder = Recorder(bytes_a_call=settings.trace.keep_kb * 1024)
-        self._watch = Watch(start.folder, self._recorder)
+        self._clerk = Clerk()
+        self._watch = Watch(start.folder, self._recorder, clerk=self._clerk)
         self._encryption = Encryption(settings.sip, start.folder.root, start.logger)
         self._endpoint = SipEndpoint(
             # A call that its last proxy let through with no hop left has arrived: only proxies must refuse it.
@@ -180,7 +182,7 @@ class Line:
             directory=lambda: self._board.directory,
             sender=self._accounts.sender,
             resolve=resolve,
-            memory=Memory(start.folder.run / "phones.json", boot_id=_boot_id()),
+            memory=Memory(start.folder.run / "phones.json", boot_id=_boot_id(), clerk=self._clerk),
             logger=start.logger,
         )
         self._endpoint.lives_on.append(self._lamps.lives_on)
@@ -248,6 +250,7 @@ class Line:
             await self._lamps.stop()
             await self._endpoint.stop()
             self.journal.close()
+            self._clerk.close()
         self._logger.info("line stopped")
 
     def _identity(self) -> Identity:
@@ -474,20 +477,17 @@ class Line:
         self._oldest_audio_ms = max(self._oldest_audio_ms, self.journal.take_longest_wait_ns() / 1e6)
         oldest_ms, alarms = self._oldest_audio_ms, self._alarms()
         self._oldest_audio_ms = 0.0
-        write_status(
-            self._start.folder,
-            "line",
-            {
-                "taking_calls": not self._stop.is_set() and self._admission() is None,
-                "alarms": alarms,
-                "calls": self._board.live_calls,
-                "sip_address": self._address(),
-                "lines": self._board.peers.facts(),
-                "accounts": self._accounts.standing(),
-                **self._lamps.facts(),
-                "metrics": {**self._metrics(), "oldest_audio_not_durable_ms": oldest_ms},
-            },
-        )
+        status = {
+            "taking_calls": not self._stop.is_set() and self._admission() is None,
+            "alarms": alarms,
+            "calls": self._board.live_calls,
+            "sip_address": self._address(),
+            "lines": self._board.peers.facts(),
+            "accounts": self._accounts.standing(),
+            **self._lamps.facts(),
+            "metrics": {**self._metrics(), "oldest_audio_not_durable_ms": oldest_ms},
+        }
+        self._clerk.write("status", lambda: write_status(self._start.folder, "line", status))
 
     def _metrics(self) -> dict[str, float]:
         stats, plane, board = self.journal.stats(), self.plane, self._board

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from aftertone.roles.clerk import Clerk
 from aftertone.sip.events import DialogId
 from aftertone.sip.flow import Flow
 from aftertone.sip.registrar import Binding
@@ -45,8 +46,8 @@ Subscriptions = Iterable[tuple[Kept, Watch]]
 class Memory:
     """One file."""
 
-    def __init__(self, path: Path, *, boot_id: bytes) -> None:
-        self._path, self._boot = path, boot_id.hex()
+    def __init__(self, path: Path, *, boot_id: bytes, clerk: Clerk) -> None:
+        self._path, self._boot, self._clerk = path, boot_id.hex(), clerk
         self._written = ""
 
     def write(self, bindings: Bindings, subscriptions: Subscriptions, now_ns: int) -> None:
@@ -59,6 +60,9 @@ class Memory:
         if text == self._written:
             return
         whole = json.dumps({"v": VERSION, "boot": self._boot, "written_ns": now_ns, **value})
+        self._clerk.write("phones", lambda: self._write(whole, text))
+
+    def _write(self, whole: str, text: str) -> None:
         temporary = self._path.with_name(f".{self._path.name}")
         with contextlib.suppress(OSError):
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

@@ -23,6 +23,7 @@ from uuid import UUID
 
 from aftertone.config import Trace
 from aftertone.journal.record import Signalling
+from aftertone.roles.clerk import Clerk
 from aftertone.roles.clock import LineClock
 from aftertone.roles.folder import Folder, read_status
 from aftertone.roles.notes import Notes
@@ -71,9 +72,14 @@ class Watch:
     """Serves whoever watches, by files in the data folder. ``look`` is called once a second."""
 
     def __init__(
-        self, folder: Folder, recorder: Recorder, *, unix_us: Callable[[], int] = lambda: time.time_ns() // 1000
+        self,
+        folder: Folder,
+        recorder: Recorder,
+        *,
+        clerk: Clerk,
+        unix_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
-        self._folder, self._recorder, self._unix_us = folder, recorder, unix_us
+        self._folder, self._recorder, self._unix_us, self._clerk = folder, recorder, unix_us, clerk
         self._path = folder.run / FILE
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -104,8 +110,8 @@ class Watch:
         self._timer = None
         self._recorder.watcher = None
         self._waiting, self._waiting_bytes = [], 0
-        with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)
+        # In place of what may still wait to be appended.
+        self._clerk.write(FILE, lambda: self._path.unlink(missing_ok=True))
 
     def _begin(self) -> None:
         self._offset_us = self._unix_us() - time.monotonic_ns() // 1000
@@ -130,12 +136,17 @@ class Watch:
 
     def _flush(self) -> None:
         self._timer = self._loop.call_later(FLUSH_S, self._flush)
+        if not self._clerk.is_free(FILE):
+            # The disk is slow: what comes meanwhile waits, and beyond FLUSH_BYTES is missed.
+            return
         if self._missed:
             self._waiting.append(json.dumps({"missed": self._missed}).encode() + b"\n")
         data = b"".join(self._waiting)
         self._waiting, self._waiting_bytes, self._missed = [], 0, 0
-        if not data:
-            return
+        if data:
+            self._clerk.write(FILE, lambda: self._append(data))
+
+    def _append(self, data: bytes) -> None:
         # A disk that takes nothing costs the watcher what it would have seen, and nobody else anything.
         with contextlib.suppress(OSError):
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)

@@ -34,6 +34,7 @@ from aftertone.sip.settings import AgentSettings
 from aftertone.sip.subscriptions import Kept
 from aftertone.sip.uri import Uri
 from aftertone.voicemail.directory import Directory
+from tests.support.clerk import AtOnce
 from tests.unit.sip.kit import US, S, agent, request, seeded
 
 BOXES = Directory(mailboxes={"main": Mailbox("main"), "office": Mailbox("office", numbers=("+12025550143",))})
@@ -106,7 +107,7 @@ class World:
             directory=lambda: BOXES,
             sender=self.senders.get,
             resolve=self._resolve,
-            memory=None if memory is None else Memory(memory, boot_id=b"boot"),
+            memory=None if memory is None else Memory(memory, boot_id=b"boot", clerk=AtOnce()),
             logger=logger,
             entropy=seeded(),
             clock_ns=lambda: self.now_ns,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -87,3 +89,29 @@ def test_a_peer_at_home_is_told_our_own_address_and_others_the_public_one(tmp_pa
         return [line._advertise((peer, 5060)) for peer in peers]
 
     assert asyncio.run(run()) == [None, None, "203.0.113.5", None]
+
+
+def test_a_disk_that_holds_the_status_does_not_hold_the_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Folder(tmp_path / "var")
+    folder.make()
+    disk, begun, written = threading.Event(), threading.Event(), []
+
+    def slow(_folder: Folder, role: str, status: Mapping[str, object]) -> None:
+        begun.set()
+        disk.wait(30)
+        written.append((role, status["taking_calls"]))
+
+    monkeypatch.setattr("aftertone.roles.line.write_status", slow)
+    settings = Settings.model_validate({"calls": {"at_once": 2}})
+
+    async def run() -> None:
+        line = Line(Start("line", settings, folder, structlog.get_logger(), None))
+        for _ in range(10):
+            line._publish_status()
+        assert begun.wait(10)
+        assert written == [], "the loop went on meanwhile"
+        disk.set()
+        assert line._clerk.close(10)
+
+    asyncio.run(run())
+    assert 1 <= len(written) <= 2, "the first, and the newest of those that waited"

@@ -23,6 +23,7 @@ from aftertone.roles.notes import Notes
 from aftertone.roles.traces import FILE_BYTES, FLUSH_BYTES, FLUSH_S, WATCHER, Traces, Watch
 from aftertone.sip import events as sip
 from aftertone.sip.trace import Recorder, unpack_trace
+from tests.support.clerk import AtOnce
 from tests.unit.roles.world import Notebook, VirtualLoop, World
 from tests.unit.sip.kit import FLOW, MS, request
 
@@ -115,7 +116,7 @@ class Watched:
         monkeypatch.setattr(traces, "read_status", lambda _folder, _name: {} if self.somebody else None)
         self.file = self.folder.run / "trace.jsonl"
         self.file.write_text("left behind by a line that died\n")
-        self.watch = Watch(self.folder, self.recorder, unix_us=lambda: 1_700_000_000_000_000)
+        self.watch = Watch(self.folder, self.recorder, clerk=AtOnce(), unix_us=lambda: 1_700_000_000_000_000)
 
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.file.read_text().splitlines()]
@@ -201,7 +202,7 @@ def test_the_lease_is_a_status_file_as_any_other(tmp_path: Path) -> None:
     folder.make()
 
     async def look(write: Callable[[], None]) -> bool:
-        watch = Watch(folder, Recorder())
+        watch = Watch(folder, Recorder(), clerk=AtOnce())
         write()
         watch.look()
         is_on = watch.is_on

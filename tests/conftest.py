@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.figures import tell, told
 
@@ -19,15 +20,21 @@ if os.environ.get("AFTERTONE_REQUIRE_PEERS") == "1":
     settings.load_profile("ci")
 
 
-@pytest.hookimpl(tryfirst=True)  # before the plugin reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put each test into one of two groups, for ``make test``, which runs them side by side (pytest-xdist).
+class SideBySide(LoadScopeScheduling):  # type: ignore[misc]
+    """Two workers for ``make test``: one for the tests of running programs, one for the others.
 
     Tests that talk to running programs wait most of the time and measure some of it; the others compute. Side by side they use
     two cores as well as they can be used, and no two running machines disturb each other.
     """
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("live" if item.nodeid.startswith(LIVE) else "computing"))
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "live" if nodeid.startswith(LIVE) else "computing"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
+    """Deal the tests out like that, whatever ``--dist`` says."""
+    return SideBySide(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -48,6 +48,26 @@ class Defence(Section):
     known_factor: Annotated[float, Field(ge=1, le=1000)] = Field(
         default=10.0, description="How many times as much those may who are known: accounts, trunks, registered phones."
     )
+    connections: Annotated[int, Field(ge=4, le=100_000)] = Field(
+        default=1000,
+        description="Connections (TCP and TLS) that peers may have open, of all sources together; more are closed at once.",
+    )
+    connections_from_one: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=64,
+        description="Connections that one source may have open; ten times as many when it is known, up to half of all.",
+    )
+    first_message_s: Annotated[float, Field(ge=0.5, le=300)] = Field(
+        default=10.0, description="How long a connection has until its first message is there, in seconds."
+    )
+    idle_s: Annotated[float, Field(ge=5, le=86_400)] = Field(
+        default=120.0,
+        description="How long a connection may say nothing when no call or registration lives on it, in seconds.",
+    )
+    transactions: Annotated[int, Field(ge=1000, le=10_000_000)] = Field(
+        default=100_000,
+        description="Requests that are remembered, of all sources together; strangers may fill half. Over UDP each is remembered for "
+        "half a minute, in 2 to 3 KiB. Beyond it new calls are answered 503.",
+    )
 
 
 class Trace(Section):

@@ -14,9 +14,9 @@ from typing import Final
 import structlog
 
 from aftertone.config import Settings
+from aftertone.net.connection import ConnectionLimits
 from aftertone.sip.budgets import Attack, Guard, Limits, Why
 from aftertone.sip.guesses import GuessedUser, Guesses
-from aftertone.sip.settings import AgentSettings
 
 SHOWN: Final = 3
 """Sources that an alarm names; more would be no help."""
@@ -52,12 +52,23 @@ def guard_of(settings: Settings) -> Guard:
             unanswered_calls=wanted.unanswered_calls,
             # Half of the places: the other half is for those who are known, and for calls that are confirmed.
             strangers_unanswered=max(1, settings.calls.at_once // 2),
-            strangers_transactions=AgentSettings().max_transactions // 2,
+            strangers_transactions=wanted.transactions // 2,
             registrations_a_minute=wanted.registrations_a_minute,
             failures_a_minute=wanted.failures,
             silence_ns=round(wanted.silence_s * 1e9),
             known_factor=wanted.known_factor,
         )
+    )
+
+
+def connection_limits(settings: Settings) -> ConnectionLimits:
+    """Return what peers may occupy with connections."""
+    wanted = settings.defence
+    return ConnectionLimits(
+        max_connections=wanted.connections,
+        max_from_one=wanted.connections_from_one,
+        first_s=wanted.first_message_s,
+        idle_s=wanted.idle_s,
     )
 
 

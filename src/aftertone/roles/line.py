@@ -110,6 +110,7 @@ class Line:
             # A call that its last proxy let through with no hop left has arrived: only proxies must refuse it.
             AgentSettings(
                 max_dialogs=settings.calls.at_once + SPARE_DIALOGS,
+                max_transactions=settings.defence.transactions,
                 refuse_spent_hops=False,
                 ignore_scanners=settings.sip.scanners == "ignore",
                 **lamp_settings(settings.sip),
@@ -121,6 +122,7 @@ class Line:
             tls_port=settings.sip.tls_port if settings.sip.tls else None,
             advertise=self._advertise,
             guard=attackers.guard_of(settings),
+            limits=attackers.connection_limits(settings),
             recorder=self._recorder,
         )
         self._clips = Clips()

@@ -6,6 +6,7 @@ import structlog
 from structlog.testing import LogCapture
 
 from aftertone.config import Settings
+from aftertone.net.connection import ConnectionLimits
 from aftertone.roles import attackers
 from aftertone.sip.budgets import ATTACK_STAYS_NS, Guard, Limits, Verdict, Why
 from aftertone.sip.guesses import Guesses
@@ -27,6 +28,15 @@ def test_the_budgets_are_those_of_the_settings() -> None:
     assert guard.limits.silence_ns == 7_000_000_000
     assert guard.limits.strangers_unanswered == 5
     assert [guard.call(A, 0) for _ in range(6)] == [Verdict.TAKE] * 5 + [Verdict.REFUSE]
+
+
+def test_what_connections_may_occupy_is_what_the_settings_say() -> None:
+    wanted = {"connections": 8, "connections_from_one": 2, "first_message_s": 1, "idle_s": 5, "transactions": 2000}
+    settings = Settings.model_validate({"defence": wanted})
+    limits = attackers.connection_limits(settings)
+    assert (limits.max_connections, limits.max_from_one, limits.first_s, limits.idle_s) == (8, 2, 1.0, 5.0)
+    assert attackers.guard_of(settings).limits.strangers_transactions == 1000
+    assert attackers.connection_limits(Settings()) == ConnectionLimits(), "the defaults are written down once"
 
 
 def test_every_default_lets_a_usual_evening_through() -> None:

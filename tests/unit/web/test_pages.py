@@ -41,6 +41,18 @@ def test_new_and_heard_are_told_in_words(world: World, browser: Visitor) -> None
     assert ["Cut off</span>" in row for row in rows] == [False, True]
 
 
+def test_the_foot_says_whether_each_account_is_registered(world: World, browser: Visitor) -> None:
+    assert world.line is not None
+    world.line = {
+        **world.line,
+        "accounts": [{"name": "home", "state": "registered"}, {"name": "work", "state": "failing"}, {"name": "<b>"}],
+    }
+    foot = browser.get("/").text.partition('<footer class="foot" id="foot">')[2]
+    assert "home: registered" in foot
+    assert "work: not registered" in foot
+    assert "<b>" not in foot
+
+
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_what_a_caller_chooses_is_never_markup(world: World, browser: Visitor, attack: str) -> None:
     world.deliver(name=attack, number=attack, notes=(attack,))

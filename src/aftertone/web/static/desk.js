@@ -359,7 +359,7 @@ function refresh() {
 function replaceParts(fresh) {
   document.title = fresh.title;
   document.body.dataset.mark = fresh.body.dataset.mark;
-  for (const id of ["banner", "boxes", "after", "tabs"]) {
+  for (const id of ["banner", "boxes", "after", "tabs", "foot"]) {
     const have = document.getElementById(id);
     const next = fresh.getElementById(id);
     if (have.innerHTML === next.innerHTML) continue;

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["aftertone.sip", "aftertone.sdp", "aftertone.rtp"]):
+with atheris.instrument_imports(
+    include=["aftertone.sip", "aftertone.sdp", "aftertone.rtp", "tests.fuzz.kinds"], exclude=["aftertone.rtp.batch"]
+):
     from tests.fuzz import corpus
     from tests.fuzz.targets import TARGETS
 

@@ -35,6 +35,7 @@ from aftertone.sip.registration import Registrant, Registration
 from aftertone.sip.settings import AgentSettings
 from aftertone.sip.stream import StreamSplitter
 from aftertone.sip.trace import Recorder, blanked, call_id_of, label_of, pack_trace, unpack_trace
+from tests.fuzz.kinds import kinds_of
 from tests.unit.sip.kit import FLOW, TCP_FLOW, agent, seeded
 
 Target = Callable[[bytes], None]
@@ -125,7 +126,7 @@ def sdp(data: bytes) -> None:
         answer, plan = negotiation.answer(
             data, local_host="192.0.2.1", local_port=4000, session_id=1, version=1, secrecy=secrecy
         )
-        assert (plan.keys is not None) is (b"a=crypto:" in answer)
+        assert (plan.keys is not None) is (b"\r\na=crypto:" in answer)
     with contextlib.suppress(PeerError):
         offer = negotiation.offer(local_host="192.0.2.1", local_port=4000, session_id=1, version=1, secrecy=secrecy)
         negotiation.plan_from_answer(offer, data)
@@ -148,6 +149,7 @@ def rtp(data: bytes) -> None:
     assert np.all(headers.payload_end[headers.valid] <= lengths[headers.valid])
     assert np.all(headers.payload_start <= headers.payload_end)
     assert not np.any(headers.valid & headers.rtcp)
+    assert ("valid" in kinds_of(headers)) is bool(headers.valid.any())
 
 
 def reports(data: bytes) -> None:

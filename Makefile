@@ -25,7 +25,7 @@ run: $(VENV)/installed   ## install into .venv and start the answering machine
 	@exec $(BIN)/aftertone serve $(ARGS)
 
 test: $(VENV)/installed-dev   ## every test that this machine can run; prints why it skipped any
-	@$(BIN)/pytest --numprocesses 2 $(ARGS)
+	@$(BIN)/pytest --numprocesses 3 $(ARGS)
 
 check: lint types arrows test   ## what CI runs
 

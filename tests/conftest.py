@@ -21,14 +21,16 @@ if os.environ.get("AFTERTONE_REQUIRE_PEERS") == "1":
 
 
 class SideBySide(LoadScopeScheduling):  # type: ignore[misc]
-    """Two workers for ``make test``: one for the tests of running programs, one for the others.
+    """Three workers for ``make test``: two for the tests of running programs, one for the others.
 
     Tests that talk to running programs wait most of the time and measure some of it; the others compute. Side by side they use
-    two cores as well as they can be used, and no two running machines disturb each other.
+    two cores as well as they can be used.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "live" if nodeid.startswith(LIVE) else "computing"
+        if not nodeid.startswith(LIVE):
+            return "computing"
+        return "peers" if nodeid.startswith("tests/interop/") else "machines"
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -21,7 +21,7 @@ CLOSE_WITHIN_S: Final = 0.5
 
 
 class Clerk:
-    """One thread and at most one waiting job of each kind. All methods return at once, but for ``close``."""
+    """One thread and at most one waiting job of each kind. All methods return at once, but for ``settle`` and ``close``."""
 
     def __init__(self) -> None:
         self._wake = threading.Condition()
@@ -47,10 +47,15 @@ class Clerk:
         with self._wake:
             return kind not in self._jobs and self._doing != kind
 
-    def close(self, within_s: float = CLOSE_WITHIN_S) -> bool:
-        """Take no more jobs, and wait a moment for those that are left; False when they were not done by then."""
+    def settle(self, within_s: float = CLOSE_WITHIN_S) -> bool:
+        """Wait a moment until nothing is left to do; False when it was not done by then."""
         with self._wake:
-            done = self._wake.wait_for(lambda: not self._jobs and not self._doing, within_s)
+            return self._wake.wait_for(lambda: not self._jobs and not self._doing, within_s)
+
+    def close(self, within_s: float = CLOSE_WITHIN_S) -> bool:
+        """``settle``, and take no more jobs."""
+        done = self.settle(within_s)
+        with self._wake:
             self._over = True
             self._wake.notify_all()
         return done

@@ -225,6 +225,8 @@ class Line:
             self._lamps.start()
             self._loop.add_signal_handler(signal.SIGTERM, self._stop.set)
             self._publish_status()
+            # Whoever hears that the line is ready may read how it is.
+            await asyncio.to_thread(self._clerk.settle)
             # What was made so far stays for ever: the collector, which stops the sound of all calls, need not look at it again.
             gc.collect()
             gc.freeze()

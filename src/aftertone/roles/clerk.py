@@ -10,9 +10,12 @@ kind, and at the end the clerk gets a moment to finish. Nothing that was promise
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Final
+
+_log = logging.getLogger(__name__)
 
 Job = Callable[[], None]
 
@@ -31,7 +34,7 @@ class Clerk:
         self._thread: threading.Thread | None = None
 
     def write(self, kind: str, job: Job) -> None:
-        """Have ``job`` done soon, in place of one of the same kind that has not begun. It must raise nothing but OSError."""
+        """Have ``job`` done soon, in place of one of the same kind that has not begun. An OSError of it is passed over."""
         with self._wake:
             if self._over:
                 return
@@ -71,8 +74,11 @@ class Clerk:
             try:
                 job()
             except OSError:
-                # The disk took nothing: the reader sees an older file. The role goes on.
+                # The disk took nothing: the reader sees an older file. The role goes on, and the disk has alarms of its own.
                 pass
+            except Exception:
+                # One kind's mistake must not keep the others from being written for ever.
+                _log.exception("a small file could not be written")
             finally:
                 with self._wake:
                     self._doing = ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
+
 from aftertone.roles.clerk import Clerk
 
 
@@ -65,3 +67,16 @@ def test_a_disk_that_refuses_costs_that_file_alone() -> None:
     clerk.write("phones", lambda: done.append("phones"))
     assert clerk.close(10)
     assert done == ["phones"]
+
+
+def test_a_mistake_costs_that_file_alone_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    clerk, done = Clerk(), list[str]()
+
+    def mistaken() -> None:
+        raise TypeError("not JSON")
+
+    clerk.write("status", mistaken)
+    clerk.write("phones", lambda: done.append("phones"))
+    assert clerk.close(10)
+    assert done == ["phones"]
+    assert "could not be written" in caplog.text
